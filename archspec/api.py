@@ -1,0 +1,64 @@
+"""The Python interface: spec -> plan -> cost or network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from archspec import loading
+from archspec.errors import UsageError
+from archspec.plan import Plan, lay_out
+from archspec.spec import Spec
+
+if TYPE_CHECKING:
+    from archspec.cost import Cost
+    from archspec.network import Network
+
+
+def make_plan(spec: Spec | str | Path, *, sets: Sequence[str] = (), size: int | tuple[int, int] | None = None) -> Plan:
+    """The plan of a spec, a file or a shipped name; every constructor has agreed, no weight exists.
+
+    sets: patches `PATH=VALUE`. size: another input size, in pixels. Raises SpecError with every problem.
+    """
+    from archspec.modules import check
+
+    laid_out = lay_out(spec if isinstance(spec, Spec) else loading.load_spec(spec, sets=sets, size=size))
+    check(laid_out)
+    return laid_out
+
+
+def count(of: Plan | Spec | str | Path) -> Cost:
+    """Parameters and multiply-accumulates of a plan, exactly. Raises CountError for an operation without a formula."""
+    from archspec.cost import plan_cost
+
+    return plan_cost(of if isinstance(of, Plan) else make_plan(of))
+
+
+def build(of: Plan | Spec | str | Path, *, seed: int = 0) -> Network:
+    """The network of a plan, a spec, a file or a shipped name; the same seed gives the same weights.
+
+    Raises SpecError; UsageError when the weights would not fit in this machine's memory.
+    """
+    import torch
+
+    from archspec.network import Network
+
+    chosen = of if isinstance(of, Plan) else make_plan(of)
+    _refuse_too_large(chosen)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Network(chosen).eval()
+
+
+def _refuse_too_large(chosen: Plan) -> None:
+    """Before anything is allocated: a machine that swaps is worse than a sentence."""
+    import os
+
+    needed = 4 * count(chosen).params
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        raise UsageError(
+            f"{chosen.name}: the weights need {needed / 2**30:,.1f} GiB, this machine has {available / 2**30:,.1f} GiB; "
+            "--plan-only shows what it costs"
+        )

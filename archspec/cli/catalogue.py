@@ -1,0 +1,133 @@
+"""Commands about what there is: list, show, schema, new."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from archspec.cli.options import OutsideOption, PluginOption, SetOption, SizeOption, load_plugins, make_plan
+from archspec.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from archspec.registry import Entry
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="[KIND]", help="mixer, ffn, ..., or specs; all when left out")] = "",
+    plugin: PluginOption = [],  # noqa: B006  # typer reads the default and never changes it
+) -> None:
+    """List the parts that networks are made of, and the shipped networks."""
+    from archspec.registry import KINDS, entries
+
+    load_plugins(plugin)
+    if kind and kind not in (*KINDS, "specs"):
+        hint = nearest(kind, [*KINDS, "specs"]) or f"there are: {', '.join(KINDS)}, specs"
+        raise UsageError(f"'{kind}' is no kind of part ({hint})")
+    for known in KINDS:
+        if kind in ("", known):
+            rows = [(entry.name, entry.summary) for entry in entries() if entry.kind == known]
+            _print_rows(known, rows)
+    if kind in ("", "specs"):
+        _print_rows("specs", _shipped_rows())
+
+
+def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
+    typer.echo(f"{title}:")
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, summary in rows:
+        typer.echo(f"  {name:<{width}}  {summary}")
+
+
+def _shipped_rows() -> list[tuple[str, str]]:
+    from archspec.loading import load_spec, shipped
+
+    return [(name, load_spec(name).description.strip().split("\n")[0]) for name in shipped()]
+
+
+def show(
+    spec_or_kind: Annotated[str, typer.Argument(metavar="SPEC|KIND", help="a network, or the kind of a part")],
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="the part's name, after its kind")] = "",
+    sets: SetOption = [],  # noqa: B006
+    size: SizeOption = None,
+    plugin: PluginOption = [],  # noqa: B006
+    allow_outside: OutsideOption = False,
+) -> None:
+    """Show a spec with everything written out (YAML that loads to the same plan), or a part with its options."""
+    from archspec.registry import KINDS, find
+
+    load_plugins(plugin)
+    if name:
+        kinds = [kind for kind in KINDS if kind == spec_or_kind]
+        if not kinds:
+            raise UsageError(
+                f"'{spec_or_kind}' is no kind of part ({nearest(spec_or_kind, KINDS) or ', '.join(KINDS)})"
+            )
+        _print_part(find(kinds[0], name))
+        return
+    if spec_or_kind in KINDS:
+        list_(spec_or_kind)
+        return
+    from archspec.resolved import to_yaml
+
+    typer.echo(to_yaml(make_plan(spec_or_kind, sets, size, allow_outside).spec), nl=False)
+
+
+def _print_part(entry: Entry) -> None:
+    """Docstring and options, all from the class."""
+    import inspect
+
+    from archspec.schema import long_form
+
+    module = inspect.getdoc(inspect.getmodule(entry.cls)) or ""
+    typer.echo(f"{entry.title}\n\n{inspect.getdoc(entry.cls) or ''}\n\noptions:")
+    schema = long_form(entry)
+    options = {key: of for key, of in schema["properties"].items() if key != "type"}
+    for option, of in options.items():
+        default = "required" if option in schema["required"] else f"default {json.dumps(of.get('default'))}"
+        typer.echo(f"  {option}: {_type(of)}, {default}\n      {of.get('description', '')}".rstrip())
+    if not options:
+        typer.echo("  none")
+    if module:
+        typer.echo(f"\n{module}")
+
+
+def _type(schema: dict[str, object]) -> str:
+    """`integer 1..64`, `one of a, b`, `list of ...`."""
+    choices = schema.get("anyOf")
+    if isinstance(choices, list):
+        return " or ".join(_type(choice) for choice in choices)
+    if "enum" in schema or "const" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        return "one of " + ", ".join(str(value) for value in values) if isinstance(values, list) else str(values)
+    items = schema.get("items")
+    if isinstance(items, dict):
+        return f"list of {_type(items)}"
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    bounds = f" {'' if low is None else low}..{'' if high is None else high}" if (low, high) != (None, None) else ""
+    return f"{schema.get('type', 'any')}{bounds}"
+
+
+def schema(plugin: PluginOption = []) -> None:  # noqa: B006
+    """Print the JSON Schema of the language, for editors; with --plugin, the user's own blocks are in it."""
+    from archspec.schema import json_schema
+
+    load_plugins(plugin)
+    typer.echo(json.dumps(json_schema(), indent=1))
+
+
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="the file to write, such as my_network.yaml")],
+) -> None:
+    """Write a commented starter spec that builds as it is."""
+    from archspec.files import write_new
+    from archspec.loading import SUFFIXES, shipped_folder
+
+    if file.suffix not in SUFFIXES:
+        raise UsageError(f"{file}: a spec's name ends in .yaml ({file.name}.yaml?)")
+    text = (shipped_folder() / "starter" / "starter.yaml").read_text(encoding="utf-8")
+    write_new(file, text.replace("name: starter", f"name: {file.stem}"))
+    typer.echo(f"{file} written; next: archspec build {file}", err=True)

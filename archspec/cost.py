@@ -1,0 +1,91 @@
+"""What a plan costs: each distinct unit is built once on the meta device, traced once and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from archspec.counting import trace
+from archspec.errors import CountError
+from archspec.modules import build_unit
+from archspec.plan import Plan, Step, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one image. params: all parameters; fixed_params: those of them that are not trained; macs, ops: see counting."""
+
+    params: int = 0
+    fixed_params: int = 0
+    macs: int = 0
+    other_ops: int = 0
+
+    @property
+    def params_trainable(self) -> int:
+        """Parameters that training changes."""
+        return self.params - self.fixed_params
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-accumulate."""
+        return 2 * self.macs
+
+    @property
+    def ops(self) -> int:
+        """Multiply-accumulates and what fvcore counts besides: norms, pooling, sampling."""
+        return self.macs + self.other_ops
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.params + other.params,
+            self.fixed_params + other.fixed_params,
+            self.macs + other.macs,
+            self.other_ops + other.other_ops,
+        )
+
+
+_known: dict[Unit, Cost] = {}
+
+
+def unit_cost(unit: Unit) -> Cost:
+    """The cost of a unit. Raises CountError for an operation without a formula."""
+    if unit not in _known:
+        with torch.device("meta"):
+            module = build_unit(unit).eval()
+            macs, other = trace(module, *_inputs(unit))
+        _known[unit] = Cost(*count_params(module), macs, other)
+    return _known[unit]
+
+
+def count_params(module: nn.Module) -> tuple[int, int]:
+    """(all, fixed) parameters, shared ones once."""
+    params = list(module.parameters())
+    return sum(p.numel() for p in params), sum(p.numel() for p in params if not p.requires_grad)
+
+
+def _inputs(unit: Unit) -> tuple[Any, ...]:
+    state = unit.source
+    if unit.role == "stem":
+        return (torch.empty(1, state.width, *state.grid),)
+    tokens = torch.empty(1, state.tokens, state.width)
+    return (tokens,) if unit.role == "head" else (tokens, state.grid)
+
+
+def total(steps: Iterable[Step]) -> Cost:
+    """The sum over steps. Raises CountError naming the unit at fault."""
+    cost = Cost()
+    for step in steps:
+        try:
+            cost += unit_cost(step.unit)
+        except CountError as error:
+            raise CountError(f"{step.name}: {error}") from error
+    return cost
+
+
+def plan_cost(plan: Plan) -> Cost:
+    """What the whole network costs, exactly."""
+    return total(plan.steps())

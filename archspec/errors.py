@@ -1,0 +1,107 @@
+"""What can go wrong, and where: the one exception tree of archspec.
+
+ArchspecError
+├── UserError               the user's mistake: exit code 2
+│   ├── SpecError           one or many problems of a file, each with its place
+│   ├── OptionError         a block's constructor refuses an option; the plan adds the place
+│   ├── UnknownName         a name that is not registered or not shipped
+│   ├── PluginError         a plugin that cannot be loaded or breaks the rules of the registry
+│   └── UsageError          a command's arguments: a missing file, options that contradict
+└── RunError                a run that failed: exit code 1
+    ├── CountError          an operation that is neither counted nor known to be free
+    └── TrainingError       a training run that cannot go on
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands: the file (or the command-line option), line and column, both from 1."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong with a file. Prints as `place: path: rule (suggestion)`; the rule names the value."""
+
+    place: Place | None
+    path: str
+    rule: str
+    suggestion: str = ""
+
+    def __str__(self) -> str:
+        parts = [str(part) for part in (self.place, self.path) if part]
+        remedy = f" ({self.suggestion})" if self.suggestion else ""
+        return ": ".join([*parts, self.rule]) + remedy
+
+
+class ArchspecError(Exception):
+    """Whatever archspec raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(ArchspecError):
+    """The user's mistake, with what to do about it."""
+
+    exit_code = 2
+
+
+class SpecError(UserError):
+    """The problems of a spec, all at once, in the order of their places."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class OptionError(UserError):
+    """Raised by a block's constructor for a value that its dimensions do not allow.
+
+    `rule` reads on after the value, such as "does not divide the width 64".
+    """
+
+    def __init__(self, option: str, value: object, rule: str, suggestion: str = "") -> None:
+        self.option, self.value, self.rule, self.suggestion = option, value, rule, suggestion
+        super().__init__(f"{option}: {value} {rule}" + (f" ({suggestion})" if suggestion else ""))
+
+
+class UnknownName(UserError):
+    """A name that is not known; the message carries the nearest that is."""
+
+
+class PluginError(UserError):
+    """A plugin that cannot be loaded, or a block that breaks the rules of the registry."""
+
+
+class UsageError(UserError):
+    """A command's arguments do not make sense."""
+
+
+class RunError(ArchspecError):
+    """A run that failed through no mistake of the user's spec."""
+
+
+class CountError(RunError):
+    """An operation that is neither counted nor known to be free."""
+
+
+class TrainingError(RunError):
+    """A training run that cannot go on."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,167 @@
+"""From a file or a shipped name to one tree: `extends` followed, `set` and the command line's patches applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+from archspec.errors import Place, Problem, SpecError, UsageError, nearest
+from archspec.paths import Path as PatchPath
+from archspec.paths import apply_patch, parse_assignment
+from archspec.spec import Spec, read_spec
+from archspec.tree import Node, overlay, with_paths
+from archspec.validation import problem
+from archspec.yaml_reader import read_file, read_yaml
+
+NETWORK_FOLDERS = ("", "micro", "hybrids")
+NOT_INHERITED = ("name", "description", "published", "extends", "set")  # they speak of the one network they stand in
+SUFFIXES = (".yaml", ".yml")
+
+
+def shipped_folder() -> Path:
+    """The folder of the specs that come with archspec."""
+    return Path(str(files("archspec.specs")))
+
+
+def shipped() -> dict[str, Path]:
+    """Every shipped network by name."""
+    folder = shipped_folder()
+    found = [path for part in NETWORK_FOLDERS for path in sorted((folder / part).glob("*.yaml"))]
+    return {path.stem: path for path in found}
+
+
+def find_spec(name: str) -> Path:
+    """The file behind a command's SPEC argument: a path, or a shipped name such as `nommer_t`.
+
+    Raises UsageError, naming the nearest shipped network.
+    """
+    path = Path(name)
+    if path.suffix in SUFFIXES or path.is_file():
+        if not path.is_file():
+            raise UsageError(f"{name}: there is no such file" + _or_shipped(path.stem))
+        return path
+    known = shipped()
+    if name not in known:
+        hint = nearest(name, known) or "`archspec list specs` shows what is shipped"
+        raise UsageError(f"{name}: neither a file nor a shipped network ({hint})")
+    return known[name]
+
+
+def _or_shipped(stem: str) -> str:
+    return f" (without the suffix, '{stem}' is a shipped network)" if stem in shipped() else ""
+
+
+def load_spec(
+    name: str | Path,
+    *,
+    sets: Sequence[str] = (),
+    size: int | tuple[int, int] | None = None,
+    allow_outside: bool = False,
+) -> Spec:
+    """A validated spec.
+
+    name: a file, or a shipped name. sets: patches `PATH=VALUE`, in order. size: another input size, in pixels.
+    allow_outside: let `extends` leave the folder of the file.
+    Raises SpecError with every problem, UsageError for a file that is not there.
+    """
+    tree = load_tree(find_spec(str(name)), allow_outside=allow_outside)
+    return read_spec(with_paths(patched(tree, sets, size)))
+
+
+def load_text(text: str, *, file: str = "<text>") -> Spec:
+    """A validated spec from YAML text; it may extend shipped specs only."""
+    root = _Root(shipped_folder(), outside=False)
+    return read_spec(with_paths(_followed(read_yaml(text, file), None, root, ())))
+
+
+def patched(tree: Node, sets: Sequence[str], size: int | tuple[int, int] | None = None) -> Node:
+    """The tree with the command line's patches applied, in order."""
+    for text in sets:
+        path, value = parse_assignment(text)
+        tree = apply_patch(tree, path, value)
+    if size is None:
+        return tree
+    place = Place(f"--size {size}")
+    value = Node(size, place) if isinstance(size, int) else Node(tuple(Node(side, place) for side in size), place)
+    return apply_patch(tree, PatchPath.parse("input.size"), value)
+
+
+@dataclass(frozen=True)
+class _Root:
+    """The folder that `extends` must not leave, unless told otherwise."""
+
+    folder: Path
+    outside: bool
+
+    def admits(self, path: Path) -> bool:
+        return self.outside or path.resolve().is_relative_to(self.folder.resolve())
+
+
+def load_tree(path: Path, *, allow_outside: bool = False) -> Node:
+    """The tree of a file with `extends` and `set` applied; both keys are gone. Raises SpecError, UsageError."""
+    inside = path.resolve().is_relative_to(shipped_folder().resolve())
+    root = _Root(shipped_folder() if inside else path.parent, allow_outside)
+    tree = _followed(read_file(path), path, root, (path.resolve(),))
+    if "name" not in (tree.mapping or {}):
+        name = Node(path.stem, Place(str(path)))
+        tree = replace(tree, value={**(tree.mapping or {}), "name": name})
+    return tree
+
+
+def _followed(tree: Node, path: Path | None, root: _Root, seen: tuple[Path, ...]) -> Node:
+    """`tree` laid over what it extends, with its `set` applied."""
+    own = dict(tree.mapping or {})
+    extends, patches = own.pop("extends", None), own.pop("set", None)
+    merged = replace(tree, value=own)
+    if extends is not None:
+        base = _base(extends, path, root, seen)
+        kept = {key: node for key, node in (base.mapping or {}).items() if key not in NOT_INHERITED}
+        merged = overlay(replace(base, value=kept), merged)
+    return _apply_set(merged, patches) if patches is not None else merged
+
+
+def _base(extends: Node, path: Path | None, root: _Root, seen: tuple[Path, ...]) -> Node:
+    """The tree of the file that `extends` names."""
+    extends = replace(extends, path="extends")
+    if not isinstance(extends.value, str):
+        raise SpecError([problem(extends, f"{extends.describe()} where a file or a shipped network is expected")])
+    name = extends.value
+    if Path(name).suffix in SUFFIXES:
+        target = (path.parent if path else Path()) / name
+        if not root.admits(target):
+            rule = f"'{name}' leaves the folder {root.folder}"
+            raise SpecError([problem(extends, rule, "--allow-outside permits it")])
+        if not target.is_file():
+            raise SpecError([problem(extends, f"there is no file '{name}'" + _or_shipped(target.stem))])
+    else:
+        target, root = _shipped_base(extends, name), _Root(shipped_folder(), root.outside)
+    if target.resolve() in seen:
+        chain = " -> ".join(step.name for step in (*seen, target.resolve()))
+        raise SpecError([problem(extends, f"extends goes in a circle: {chain}")])
+    return _followed(read_file(target), target, root, (*seen, target.resolve()))
+
+
+def _shipped_base(extends: Node, name: str) -> Path:
+    known = shipped()
+    if name not in known:
+        hint = nearest(name, known) or "a file's name ends in .yaml"
+        raise SpecError([problem(extends, f"there is no shipped network '{name}'", hint)])
+    return known[name]
+
+
+def _apply_set(tree: Node, patches: Node) -> Node:
+    """`set:` patches in order; those at fault are reported together."""
+    if patches.mapping is None:
+        patches = replace(patches, path="set")
+        raise SpecError([problem(patches, f"{patches.describe()} where a mapping of path: value is expected")])
+    problems: list[Problem] = []
+    for text, value in patches.mapping.items():
+        try:
+            tree = apply_patch(tree, PatchPath.parse(text, value.key_place), value)
+        except SpecError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SpecError(problems)
+    return tree

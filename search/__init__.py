@@ -1,0 +1,1 @@
+"""Studies: ablations, and searches under a budget."""

@@ -1,0 +1,1 @@
+"""The shipped YAML files: networks, ablations, searches and recipes."""
