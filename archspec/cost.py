@@ -13,6 +13,7 @@ from archspec.counting import trace
 from archspec.errors import CountError
 from archspec.modules import build_unit
 from archspec.plan import Plan, Step, Unit
+from archspec.spec import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,12 @@ def _inputs(unit: Unit) -> tuple[Any, ...]:
     if unit.role == "stem":
         return (torch.empty(1, state.width, *state.grid),)
     tokens = torch.empty(1, state.tokens, state.width)
-    return (tokens,) if unit.role == "head" else (tokens, state.grid)
+    if unit.role == "head":
+        return (tokens,)
+    if isinstance(unit.part, Block):
+        height, width = state.grid
+        return tokens, state.grid, {name: torch.empty(1, height * width) for name in unit.part.needs}
+    return tokens, state.grid
 
 
 def total(steps: Iterable[Step]) -> Cost:

@@ -6,9 +6,9 @@ Legend: B images, N tokens of the map, P class tokens, C channels (width), H x W
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,12 @@ from torch import Tensor, nn
 from archspec.errors import ArchspecError, OptionError, PluginError, Problem, SpecError
 from archspec.layout import Grid, to_map, to_tokens
 from archspec.plan import Plan, Unit, at_option
+from archspec.registry import Layout
 from archspec.spec import At, Block, Modifier
 from archspec.validation import Part, problem
+
+Side: TypeAlias = dict[str, Tensor]
+Call: TypeAlias = Callable[[nn.Module, Tensor, Grid, Side], tuple[Tensor, Side]]
 
 
 class Stem(nn.Module):
@@ -39,12 +43,13 @@ class Downsample(nn.Module):
         super().__init__()
         self.body = body
         self.prefix = prefix
+        self.carry: Callable[[Tensor], Tensor] = getattr(body, "prefix_tokens", nn.Identity())
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         y = self.body(to_map(x[:, self.prefix :], grid))  # (B, C', H', W')
         tokens = to_tokens(y)  # (B, N', C')
         if self.prefix:
-            tokens = torch.cat([self.body.prefix_tokens(x[:, : self.prefix]), tokens], dim=1)
+            tokens = torch.cat([self.carry(x[:, : self.prefix]), tokens], dim=1)
         return tokens, (y.shape[2], y.shape[3])
 
 
@@ -106,7 +111,10 @@ class Skip(nn.Module):
 
 
 class Branch(nn.Module):
-    """x + drop_path(scale(end(body(front(norm(x)))))): mixer or FFN with what belongs to it."""
+    """x + drop_path(scale(end(body(front(norm(x)))))): mixer or FFN with what belongs to it.
+
+    `side` is what mixers hand to later ones of their stage, by name: a value for each token of the map, (B, N).
+    """
 
     def __init__(
         self,
@@ -117,7 +125,7 @@ class Branch(nn.Module):
         end: nn.Module,
         scale: nn.Module,
         drop_path: nn.Module,
-        on_map: bool,
+        call: Call,
     ) -> None:
         super().__init__()
         self.norm = norm
@@ -126,30 +134,54 @@ class Branch(nn.Module):
         self.end = end
         self.scale = scale
         self.drop_path = drop_path
-        self.call = _call_on_map if on_map else _call_on_tokens
+        self.call = call
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        y: Tensor = self.drop_path(self.scale(self.end(self.call(self.body, self.front(self.norm(x)), grid))))
-        return x + y
-
-
-def _call_on_map(body: nn.Module, x: Tensor, grid: Grid) -> Tensor:
-    return to_tokens(body(to_map(x, grid)))
+    def forward(self, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
+        y, side = self.call(self.body, self.front(self.norm(x)), grid, side)
+        return x + self.drop_path(self.scale(self.end(y))), side
 
 
-def _call_on_tokens(body: nn.Module, x: Tensor, grid: Grid) -> Tensor:
-    return cast("Tensor", body(x))
+class SkipBranch(nn.Module):
+    """A mixer or an FFN that is left out."""
+
+    def forward(self, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
+        return x, side
 
 
-class OnMap(nn.Module):
-    """A part on maps, where tokens and their grid are handed along."""
+def _on_tokens(body: nn.Module, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
+    return body(x), side
+
+
+def _on_map(body: nn.Module, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
+    return to_tokens(body(to_map(x, grid))), side
+
+
+def _on_tokens_with_side(body: nn.Module, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
+    return cast("tuple[Tensor, Side]", body(x, side))
+
+
+def _on_map_with_side(body: nn.Module, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
+    y, side = body(to_map(x, grid), side)
+    return to_tokens(y), side
+
+
+CALLS: dict[tuple[Layout, bool], Call] = {
+    ("tokens", False): _on_tokens,
+    ("map", False): _on_map,
+    ("tokens", True): _on_tokens_with_side,
+    ("map", True): _on_map_with_side,
+}
+
+
+class MapPosition(nn.Module):
+    """A position encoding that works on maps."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        return _call_on_map(self.body, x, grid)
+        return to_tokens(self.body(to_map(x, grid)))
 
 
 class BlockModule(nn.Module):
@@ -161,8 +193,9 @@ class BlockModule(nn.Module):
         self.mixer = mixer
         self.ffn = ffn
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        return cast("Tensor", self.ffn(self.mixer(self.position(x, grid), grid), grid))
+    def forward(self, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
+        x, side = self.mixer(self.position(x, grid), grid, side)
+        return cast("tuple[Tensor, Side]", self.ffn(x, grid, side))
 
 
 def build_unit(unit: Unit, *, drop_path: float = 0.0, std: float = 0.02) -> nn.Module:
@@ -195,7 +228,7 @@ def _block(block: Block, unit: Unit, drop_path: float) -> nn.Module:
     }
     position = construct(block.position, **dimensions) if block.position else Skip()
     if isinstance(block.position, Part) and block.position.entry.layout == "map":
-        position = OnMap(position)
+        position = MapPosition(position)
     return BlockModule(
         position,
         _branch("mixer", block.mixer, block, dimensions, drop_path),
@@ -205,7 +238,7 @@ def _block(block: Block, unit: Unit, drop_path: float) -> nn.Module:
 
 def _branch(which: str, part: Part | None, block: Block, dimensions: dict[str, Any], drop_path: float) -> nn.Module:
     if part is None:
-        return Skip()
+        return SkipBranch()
     width = dimensions["width"]
     body = construct(part, **dimensions)
     at = partial(_modifiers, block.modifiers)
@@ -218,7 +251,7 @@ def _branch(which: str, part: Part | None, block: Block, dimensions: dict[str, A
         end=at(cast("At", f"{which}.end"), width),
         scale=LayerScale(width, block.layer_scale) if block.layer_scale else nn.Identity(),
         drop_path=DropPath(drop_path) if drop_path else nn.Identity(),
-        on_map=part.entry.layout == "map",
+        call=CALLS[part.entry.layout, part.entry.side],
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from archspec.layout import Grid, to_map
-from archspec.modules import Skip, build_unit
+from archspec.modules import Side, Skip, build_unit
 from archspec.plan import Plan, StagePlan, Step
 
 
@@ -27,8 +27,9 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         x, grid = self.downsample(x, grid)
         x = self.position(self.class_token(x, grid), grid)
+        side: Side = {}
         for block in self.blocks:
-            x = block(x, grid)
+            x, side = block(x, grid, side)
         return self.norm(x, grid), grid
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from archspec import registry
 from archspec.errors import OptionError, Problem, SpecError
 from archspec.layout import Grid
 from archspec.spec import Block, Spec, Stage
@@ -139,8 +140,11 @@ class _Planner:
         if entered is None:
             return None
         steps, state = entered
+        given: set[str] = set()
         for index, block in enumerate(stage.blocks):
             self.check_prefix(block, state)
+            self.check_side(block, given)
+            given.update(block.provides)
             unit = Unit("block", block, state, state)
             steps.append(Step(f"{name}.blocks.{index}", unit, stage.node, self.drop_path.pop(0)))
         if stage.norm_out:
@@ -199,10 +203,27 @@ class _Planner:
             if part:
                 self.refuse_prefix(part, state)
 
+    def check_side(self, block: Block, given: set[str]) -> None:
+        """What the mixer needs must come from a mixer before it in the stage."""
+        for name in block.needs:
+            if name not in given and block.mixer:
+                rule = f"the {block.mixer.entry.title} needs '{name}', which no mixer before it in this stage provides"
+                self.problems.append(problem(block.mixer.node, rule, _providers(name)))
+
     def refuse_prefix(self, part: Part, state: State) -> None:
         if state.prefix and not part.entry.prefix:
             rule = f"the {part.entry.title} has no place for the class token that is in front of the map"
             self.problems.append(problem(part.node, rule, "class_token: false, with a head that pools the mean"))
+
+
+def _providers(name: str) -> str:
+    """The mixers that provide it with the options they have by default."""
+    found = [
+        entry.name
+        for entry in registry.entries()
+        if entry.kind == "mixer" and name in entry.provides(entry.default_options())
+    ]
+    return f"{', '.join(found)} would" if found else ""
 
 
 def at_option(part: Part, error: OptionError) -> Problem:

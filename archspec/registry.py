@@ -73,6 +73,7 @@ class Entry:
     layout: Layout
     prefix: bool
     per_block: bool
+    side: bool
     tags: tuple[str, ...]
     dimensions: tuple[str, ...] = field(init=False)
 
@@ -93,6 +94,18 @@ class Entry:
             return create_model(f"{self.kind}_{self.name}", __config__=config, **fields)
         except PydanticSchemaGenerationError as error:
             raise PluginError(f"{self.title}: an option's type cannot be validated: {error}") from error
+
+    def needs(self, options: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
+        """Names of the side information that it takes with these options."""
+        return tuple(self.cls.needs(dict(options))) if hasattr(self.cls, "needs") else ()
+
+    def provides(self, options: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
+        """Names of the side information that it gives with these options."""
+        return tuple(self.cls.provides(dict(options))) if hasattr(self.cls, "provides") else ()
+
+    def default_options(self) -> list[tuple[str, Any]]:
+        """The options that have a default."""
+        return [(name, info.default) for name, info in self.options.model_fields.items() if not info.is_required()]
 
     @property
     def title(self) -> str:
@@ -147,6 +160,7 @@ def register(
     layout: Layout = "tokens",
     prefix: bool | None = None,
     per_block: bool = False,
+    side: bool = False,
     tags: Iterable[str] = (),
 ) -> Callable[[T], T]:
     """Class decorator: make a class known to YAML as `name`.
@@ -155,6 +169,9 @@ def register(
         work on maps, norms, activations and modifiers on tokens, whatever is said here.
     prefix: whether it copes with class tokens in front of the map's tokens; by default "tokens" does, "map" does not.
     per_block: for a position encoding: it stands at the start of every block, not once before the stage.
+    side: for a mixer that takes or gives side information, such as a significance map: `forward(x, side)` then gets a
+        dictionary of what earlier mixers of the stage gave, name -> (B, N), and returns (y, side) with its own added.
+        Static methods `needs(options)` and `provides(options)`, both optional, return the names for the given options.
     tags: words to find it by, such as "attention" or "convolution".
     Raises PluginError for a duplicate name or a constructor that breaks the rules at the top of this module.
     """
@@ -172,7 +189,7 @@ def register(
         if kind in ("stem", "downsample") and not hasattr(cls, "output_grid"):
             raise PluginError(f"{kind} '{name}': a {kind} needs a static method output_grid(grid, options)")
         copes = layout == "tokens" if prefix is None else prefix
-        _entries[kind, name] = Entry(kind, name, cls, layout, copes, per_block, tuple(tags))
+        _entries[kind, name] = Entry(kind, name, cls, layout, copes, per_block, side, tuple(tags))
         return cls
 
     return decorate

@@ -21,7 +21,12 @@ def json_schema() -> dict[str, Any]:
     }
     spec["required"] = ["archspec"]  # the rest may come from the file that is extended
     definitions: dict[str, Any] = {kind: _kind(kind) for kind in KINDS}
-    frames: dict[str, type[BaseModel]] = {"input": InputFrame, "published": PublishedFrame, "defaults": DefaultsFrame, "block": BlockFrame}
+    frames: dict[str, type[BaseModel]] = {
+        "input": InputFrame,
+        "published": PublishedFrame,
+        "defaults": DefaultsFrame,
+        "block": BlockFrame,
+    }
     definitions |= {name: _object(model) for name, model in frames.items()}
     definitions["stage"] = _object(StageFrame)
     definitions["blocks"] = {

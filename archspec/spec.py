@@ -48,6 +48,16 @@ class Block:
     modifiers: tuple[Modifier, ...]
     layer_scale: float | None
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Side information that the mixer takes from an earlier one of its stage."""
+        return self.mixer.entry.needs(self.mixer.options) if self.mixer else ()
+
+    @property
+    def provides(self) -> tuple[str, ...]:
+        """Side information that the mixer hands to later ones of its stage."""
+        return self.mixer.entry.provides(self.mixer.options) if self.mixer else ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:

@@ -63,7 +63,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(STEPS, min_size=1, max_size=5))
 def test_any_path_survives_its_text(steps):
     path = Path(tuple(steps))

@@ -85,7 +85,7 @@ def test_what_is_no_quantity_says_why(text, dimension, rule):
 
 
 def test_endless_digits_are_refused_in_a_short_message():
-    for number in ("9" * 10_000, 10**5000):
+    for number in ("9" * 10_000, "0." + "0" * 10_000 + "1", 10**5000):
         with pytest.raises(ValueError, match="too large") as caught:
             parse_quantity(number)
         assert len(str(caught.value)) < 200
@@ -103,6 +103,7 @@ def test_endless_digits_are_refused_in_a_short_message():
         ("21.0Mi", 22_050_664, "rounded", "21.0Mi"),  # 22,050,664 / 2^20 = 21.029...
         ("1.50k", 1_500, "rounded", "1.50k"),
         ("22", 21.5, "rounded", "22"),
+        ("1.00000000000000000001", 10**15, "rounded", "1000000000000000.00000000000000000000"),
         ("20ms", 0.0195001, "rounded", "20ms"),
         ("2GiB", 2**31 - 1, "truncated", "1GiB"),
         ("1.0Gi", 2**30 * 1_050_000_000_000_000_000 // 10**18 - 1, "rounded", "1.0Gi"),
@@ -115,7 +116,7 @@ def test_an_exact_value_beside_a_printed_one(text, exact, rounding, printed):
     assert quantity.agrees(exact, rounding) == (printed == text)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10**6), st.sampled_from(["", "k", "M", "G", "Ki", "Mi", "Gi"]))
 def test_a_quantity_agrees_with_its_own_value(thousandths, unit):
     quantity = parse_quantity(f"{thousandths / 1000:.3f}{unit}")

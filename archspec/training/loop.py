@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,8 @@ def find_device(name: str) -> torch.device:
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """The trainable parameters for AdamW. None of one dimension, or named by `network.no_weight_decay()`, decays."""
-    exempt = set(network.no_weight_decay()) if hasattr(network, "no_weight_decay") else set()
+    exempting: Callable[[], set[str]] = getattr(network, "no_weight_decay", set)
+    exempt = exempting()
     trainable = [(name, weight) for name, weight in network.named_parameters() if weight.requires_grad]
     decayed = [weight for name, weight in trainable if weight.ndim > 1 and name not in exempt]
     kept = [weight for name, weight in trainable if weight.ndim <= 1 or name in exempt]
