@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from decimal import Decimal
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from archspec.cost import Cost, plan_cost, total
@@ -15,6 +17,11 @@ from archspec.spec import Block
 from archspec.validation import Part
 
 FIGURES = ("params", "params_trainable", "macs", "ops")  # what a publication's figures are compared with
+
+
+def console() -> Console:
+    """Where results are printed: as wide as the terminal, or 120 columns into a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
 def cost_table(plan: Plan, *, ops: bool = False) -> Table:

@@ -1,5 +1,7 @@
 """S-NomMer: what is nominated, what learns, the ablations, and the counts."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,6 +93,46 @@ def test_ablations_run_and_learn(options):
     y.square().sum().backward()
     gradients = [parameter.grad for parameter in module.parameters() if parameter.requires_grad]
     assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
+
+
+def batch_norm(x, norm):
+    scale = norm.weight / (norm.running_var + 1e-5).sqrt()
+    return (x - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]
+
+
+def with_statistics(module):
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            for tensor in (part.weight.data, part.bias.data, part.running_mean, part.running_var):
+                tensor.uniform_(0.5, 1.5)
+    return module.eval()
+
+
+def test_cnn_context():
+    module, x = with_statistics(build()).candidates["cnn_context"], image()
+    y = batch_norm(torch.einsum("oc,bchw->bohw", module.conv1.weight[:, :, 0, 0], x), module.bn1).relu()
+    patches = F.unfold(y, 3, padding=1).unflatten(2, y.shape[2:])
+    y = batch_norm(torch.einsum("ok,bkhw->bohw", module.conv2.weight.flatten(1), patches), module.bn2).relu()
+    y = batch_norm(torch.einsum("oc,bchw->bohw", module.conv3.weight[:, :, 0, 0], y), module.bn3)
+    torch.testing.assert_close(module(x), (x + y).relu())
+
+
+@pytest.mark.parametrize("form", ["conv", "matmul"])
+def test_global_context(form):
+    torch.set_default_dtype(torch.float64)
+    try:
+        module, x = with_statistics(build(dct=form)).candidates["global_context"], image()
+        place = torch.arange(4.0) + 0.5
+    finally:
+        torch.set_default_dtype(torch.float32)
+    basis = torch.stack([torch.full_like(place, 0.5), torch.cos(place * math.pi / 4) / math.sqrt(2)])  # (l, N)
+    blocks = x.reshape(2, 16, 2, 4, 3, 4)  # (B, C, h, N, w, N)
+    low = torch.einsum("bchiwj,vi,uj->bcvuhw", blocks, basis, basis).reshape(2, 8, 8, 2, 3)
+    y = torch.einsum("gok,bgkhw->bgohw", module.reduce.weight.reshape(8, 2, 8), low).reshape(2, 16, 2, 3)
+    y = module.attention(batch_norm(y, module.norm).flatten(2).mT).mT.reshape(2, 8, 2, 2, 3)
+    y = torch.einsum("gok,bgkhw->bgohw", module.expand.weight.reshape(8, 8, 2), y).reshape(2, 16, 2, 2, 2, 3)
+    y = torch.einsum("bcvuhw,vi,uj->bchiwj", y, basis, basis).reshape(x.shape)
+    torch.testing.assert_close(module(x), y, rtol=0, atol=1e-11)
 
 
 def test_one_context_needs_no_nominator():

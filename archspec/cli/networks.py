@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,17 +53,15 @@ def build(
 
 
 def _print_table(plan: Plan, ops: bool, *, patched: bool) -> None:
-    from rich.console import Console
+    from archspec.report import console, cost_table, published_lines
 
-    from archspec.report import cost_table, published_lines
-
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(cost_table(plan, ops=ops))
+    screen = console()
+    screen.print(cost_table(plan, ops=ops))
     lines = published_lines(plan)
     if lines and patched:
         lines.append("  (of the network as published; this one is patched)")
     for line in lines:
-        console.print(line, markup=False)
+        screen.print(line, markup=False)
 
 
 def _run_once(plan: Plan, seed: int) -> None:
