@@ -29,7 +29,9 @@ def main() -> None:
     screen = console()
     show_published(screen, "nommer_t")
     learn_digits(screen, "nommer_micro")
-    screen.print("\nNext: archspec list specs; archspec build pit_base_cb; archspec new my_network.yaml", highlight=False)
+    screen.print(
+        "\nNext: archspec list specs; archspec build pit_base_cb; archspec new my_network.yaml", highlight=False
+    )
 
 
 def show_published(screen: Console, name: str) -> None:
@@ -65,7 +67,9 @@ def learn_digits(screen: Console, name: str) -> None:
         started = time.perf_counter()
         result = train(network, data, TrainSettings(epochs=12), Path(folder))
     seconds = time.perf_counter() - started
-    screen.print(f"{100 * result.accuracy:.1f} % of {len(data.test_labels)} held-out digits right after {seconds:.0f} s.")
+    screen.print(
+        f"{100 * result.accuracy:.1f} % of {len(data.test_labels)} held-out digits right after {seconds:.0f} s."
+    )
     show_nomination(screen, network.cpu(), data)
 
 
@@ -73,7 +77,9 @@ def show_nomination(screen: Console, network: nn.Module, data: Split) -> None:
     """A held-out digit beside the contexts that its positions nominate, block by block."""
     image, label = data.test_images[:1], int(data.test_labels[0])
     maps, answer = nominated(network.eval(), image)
-    screen.print(f"\nA held-out {label}, read as {answer}, and the context that each position nominates, block by block:\n")
+    screen.print(
+        f"\nA held-out {label}, read as {answer}, and the context that each position nominates, block by block:\n"
+    )
     size = maps[0].shape
     grey = F.interpolate(image, size=size)[0].mean(0)
     grey = (grey - grey.min()) / (grey.max() - grey.min())

@@ -82,7 +82,7 @@ class MapLayerNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) in between
 
 
-MapNorm = Literal["none", "batch", "layer"]
+MapNorm = Literal["none", "batch", "layer", "group"]
 
 
 def map_norm(norm: MapNorm, width: int) -> nn.Module:

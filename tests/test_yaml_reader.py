@@ -162,6 +162,7 @@ def test_all_problems_of_a_file_come_at_once_in_order():
         "f.yaml:6:5",
     ]
     assert found[-1] == "f.yaml:6:5: expected a value, found the end"
+    assert [problem.split(": ")[0] for problem in problems("- !t 8")] == ["f.yaml:1:1", "f.yaml:1:3"]
 
 
 @pytest.mark.parametrize("text", ["a: " + "[" * 10**6, "a: " + "{x: " * 10**5, "? " * 10**5, "- " * 10**5])
@@ -196,8 +197,9 @@ def test_an_alias_bomb_costs_neither_time_nor_memory():
 
 def test_the_node_limit_counts_the_expanded_tree():
     items = ", ".join(["1"] * 9_998)
-    assert read_yaml(f"a: &a [{items}]\nb: *a", "f.yaml")  # the root and twice the list with its items: 19,999
-    assert "more than 20000 values" in problems(f"a: &a [{items}, 1]\nb: *a")[0]
+    # the root, twice the list with its items, and one more: 20,000
+    assert read_yaml(f"a: &a [{items}]\nb: *a\nc: 1", "f.yaml")
+    assert "more than 20000 values" in problems(f"a: &a [{items}]\nb: *a\nc: 1\nd: 1")[0]
 
 
 def test_a_value_stands_where_the_command_line_has_it():
