@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from archspec.errors import UserError as UserError
     from archspec.loading import load_spec as load_spec
     from archspec.registry import register as register
+    from archspec.weights import load_pretrained as load_pretrained
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOMES = {
     "build": "archspec.api",
     "count": "archspec.api",
     "make_plan": "archspec.api",
+    "load_pretrained": "archspec.weights",
     "load_spec": "archspec.loading",
     "register": "archspec.registry",
     "ArchspecError": "archspec.errors",

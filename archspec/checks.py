@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from archspec.errors import OptionError
 
 
 def divides(option: str, value: int, what: str, total: int) -> None:
     """`value` must divide `total`; suggests the nearest divisor. `what` names the total, such as "the width"."""
     if total % value:
-        near = min((n for n in range(1, total + 1) if total % n == 0), key=lambda n: (abs(n - value), n))
+        near = next(n for away in count() for n in (value - away, value + away) if 0 < n <= total and total % n == 0)
         raise OptionError(option, value, f"does not divide {what} {total}", f"try {near}")
 
 

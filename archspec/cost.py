@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from archspec.counting import trace
-from archspec.errors import CountError
+from archspec.errors import ArchspecError, CountError, SpecError
 from archspec.modules import build_unit
 from archspec.plan import Plan, Step, Unit
 from archspec.spec import Block
+from archspec.validation import problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,12 @@ def total(steps: Iterable[Step]) -> Cost:
             cost += unit_cost(step.unit)
         except CountError as error:
             raise CountError(f"{step.name}: {error}") from error
+        except ArchspecError:
+            raise
+        except Exception as error:  # a block may fail in any way; what the user needs is its name and place
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            rule = f"{step.name} fails on its input, {step.unit.source}: {reason}"
+            raise SpecError([problem(step.node, rule)]) from error
     return cost
 
 

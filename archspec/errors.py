@@ -101,7 +101,12 @@ class TrainingError(RunError):
     """A training run that cannot go on."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """`did you mean 'x'?` for the closest known name, or an empty string; `cutoff` is how close, up to 1."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff) if len(name) <= 100 else []
     return f"did you mean '{close[0]}'?" if close else ""
+
+
+def shorten(text: str) -> str:
+    """A user's text as it fits into a message."""
+    return text if len(text) <= 60 else f"{text[:40]}... ({len(text)} characters)"

@@ -6,6 +6,7 @@ is made from the same two.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -17,7 +18,11 @@ from archspec.validation import Frame
 MAX_WIDTH = 65_536
 MAX_DEPTH = 1_000
 MAX_STAGES = 64
+MAX_BLOCKS = 4_000  # of all stages together
+MAX_OVERRIDES = 256
+MAX_MODIFIERS = 16  # of one block
 MAX_SIZE = 16_384
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def _refer(to: str, description: str, *, many: bool = False) -> WithJsonSchema:
@@ -28,11 +33,30 @@ def _refer(to: str, description: str, *, many: bool = False) -> WithJsonSchema:
 
 
 def _pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """One side for both; whatever else is no pair of whole numbers is refused with an example."""
+    if type(value) is int:
+        return (value, value)
+    if isinstance(value, tuple) and len(value) == 2 and all(type(side) is int for side in value):
+        return value
+    raise ValueError("is no size in pixels, such as 224 or [256, 320] (height, width)")
 
 
 def _count(value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise ValueError("is no quantity, such as 28M")
     return parse_quantity(value).text
+
+
+def _version(value: Any) -> Any:
+    if type(value) is not int or value != 1:
+        raise ValueError("is no version of the language that this archspec reads; write archspec: 1")
+    return value
+
+
+def _name(value: Any) -> Any:
+    if isinstance(value, str) and not NAME.fullmatch(value):
+        raise ValueError("is no name: letters, digits, '_', '-' and '.', with a letter or digit first, at most 100")
+    return value
 
 
 _SIDE = {"type": "integer", "minimum": 1, "maximum": MAX_SIZE}
@@ -50,12 +74,14 @@ Count = Annotated[
         {"type": ["string", "number"], "description": "a quantity such as 22M, 5.4G or, in binary units, 4.6Mi"}
     ),
 ]
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
 Text = Annotated[str, Field(max_length=10_000)]
 
 
 class BlockFrame(Frame):
     """What a single block can say."""
+
+    called = "a block"
 
     mixer: Annotated[
         Node | None, _refer("mixer", "token mixer; in a stage a list is cycled over the depth", many=True)
@@ -76,12 +102,16 @@ class BlockFrame(Frame):
 class DefaultsFrame(BlockFrame):
     """What a stage need not say."""
 
+    called = "defaults"
+
     downsample: Annotated[Node | None, _refer("downsample", "between the stage before and this one")] = None
     norm_out: Annotated[Node | None, _refer("norm", "norm after the stage's last block; `none` unless said")] = None
 
 
 class StageFrame(DefaultsFrame):
     """A stage: blocks of one width on one grid."""
+
+    called = "a stage"
 
     width: Annotated[int, Field(ge=1, le=MAX_WIDTH, description="channels")]
     depth: Annotated[int, Field(ge=1, le=MAX_DEPTH, description="number of blocks")]
@@ -93,12 +123,16 @@ class StageFrame(DefaultsFrame):
 class InputFrame(Frame):
     """The image."""
 
+    called = "input"
+
     channels: Annotated[int, Field(ge=1, le=1024, description="image channels")] = 3
     size: Size = (224, 224)
 
 
 class PublishedFrame(Frame):
     """Figures as printed in a publication, beside which ours are shown."""
+
+    called = "published"
 
     params: Count | None = None
     params_trainable: Count | None = None
@@ -116,7 +150,13 @@ class PublishedFrame(Frame):
 class SpecFrame(Frame):
     """The whole file, once `extends` and `set` have been followed."""
 
-    archspec: Annotated[Literal[1], Field(description="version of the language")]
+    called = "a spec"
+
+    archspec: Annotated[
+        Literal[1],
+        BeforeValidator(_version),
+        WithJsonSchema({"const": 1, "description": "version of the language"}),
+    ]
     name: Name
     description: Text = ""
     input: Annotated[Node | None, WithJsonSchema({"$ref": "#/$defs/input"})] = None

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-from archspec.errors import Place, Problem, SpecError, UsageError, nearest
+from archspec.errors import Place, Problem, SpecError, UsageError, nearest, shorten
 from archspec.paths import Path as PatchPath
-from archspec.paths import apply_patch, parse_assignment
+from archspec.paths import apply_patch, apply_patches, parse_assignment
 from archspec.spec import Spec, read_spec
 from archspec.tree import Node, overlay, with_paths
 from archspec.validation import problem
@@ -18,6 +18,7 @@ from archspec.yaml_reader import read_file, read_yaml
 NETWORK_FOLDERS = ("", "micro", "hybrids")
 NOT_INHERITED = ("name", "description", "published", "extends", "set")  # they speak of the one network they stand in
 SUFFIXES = (".yaml", ".yml")
+MAX_FILES = 32  # that extend one another
 
 
 def shipped_folder() -> Path:
@@ -38,19 +39,33 @@ def find_spec(name: str) -> Path:
     Raises UsageError, naming the nearest shipped network.
     """
     path = Path(name)
-    if path.suffix in SUFFIXES or path.is_file():
-        if not path.is_file():
-            raise UsageError(f"{name}: there is no such file" + _or_shipped(path.stem))
+    if path.suffix in SUFFIXES or _is_file(path):
+        if not _is_file(path):
+            hint = _near_file(path)
+            raise UsageError(f"{shorten(name)}: there is no such file" + (f" ({hint})" if hint else ""))
         return path
     known = shipped()
     if name not in known:
         hint = nearest(name, known) or "`archspec list specs` shows what is shipped"
-        raise UsageError(f"{name}: neither a file nor a shipped network ({hint})")
+        raise UsageError(f"{shorten(name)}: neither a file nor a shipped network ({hint})")
     return known[name]
 
 
-def _or_shipped(stem: str) -> str:
-    return f" (without the suffix, '{stem}' is a shipped network)" if stem in shipped() else ""
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        return False
+
+
+def _near_file(path: Path) -> str:
+    """For a file that is not there: what may be meant."""
+    if path.stem in shipped():
+        return f"without the suffix, '{path.stem}' is a shipped network"
+    try:
+        return nearest(path.name, (file.name for file in path.parent.iterdir() if file.suffix in SUFFIXES))
+    except (OSError, ValueError):
+        return ""
 
 
 def load_spec(
@@ -129,25 +144,35 @@ def _base(extends: Node, path: Path | None, root: _Root, seen: tuple[Path, ...])
         raise SpecError([problem(extends, f"{extends.describe()} where a file or a shipped network is expected")])
     name = extends.value
     if Path(name).suffix in SUFFIXES:
-        target = (path.parent if path else Path()) / name
-        if not root.admits(target):
-            rule = f"'{name}' leaves the folder {root.folder}"
-            raise SpecError([problem(extends, rule, "--allow-outside permits it")])
-        if not target.is_file():
-            raise SpecError([problem(extends, f"there is no file '{name}'" + _or_shipped(target.stem))])
+        target = _file_base(extends, name, path, root)
     else:
         target, root = _shipped_base(extends, name), _Root(shipped_folder(), root.outside)
     if target.resolve() in seen:
         chain = " -> ".join(step.name for step in (*seen, target.resolve()))
         raise SpecError([problem(extends, f"extends goes in a circle: {chain}")])
+    if len(seen) == MAX_FILES:
+        raise SpecError([problem(extends, f"extends leads through more than {MAX_FILES} files")])
     return _followed(read_file(target), target, root, (*seen, target.resolve()))
+
+
+def _file_base(extends: Node, name: str, path: Path | None, root: _Root) -> Path:
+    if path is None:
+        rule = f"'{shorten(name)}' is a file, and this text, in none itself, can extend shipped networks only"
+        raise SpecError([problem(extends, rule)])
+    target = path.parent / name
+    if not _is_file(target):
+        raise SpecError([problem(extends, f"there is no file '{shorten(name)}'", _near_file(target))])
+    if not root.admits(target):
+        rule = f"'{shorten(name)}' leaves the folder {root.folder}"
+        raise SpecError([problem(extends, rule, "--allow-outside permits it")])
+    return target
 
 
 def _shipped_base(extends: Node, name: str) -> Path:
     known = shipped()
     if name not in known:
         hint = nearest(name, known) or "a file's name ends in .yaml"
-        raise SpecError([problem(extends, f"there is no shipped network '{name}'", hint)])
+        raise SpecError([problem(extends, f"there is no shipped network '{shorten(name)}'", hint)])
     return known[name]
 
 
@@ -157,11 +182,16 @@ def _apply_set(tree: Node, patches: Node) -> Node:
         patches = replace(patches, path="set")
         raise SpecError([problem(patches, f"{patches.describe()} where a mapping of path: value is expected")])
     problems: list[Problem] = []
+    parsed: list[tuple[PatchPath, Node]] = []
     for text, value in patches.mapping.items():
         try:
-            tree = apply_patch(tree, PatchPath.parse(text, value.key_place), value)
+            parsed.append((PatchPath.parse(text, value.key_place), value))
         except SpecError as error:
             problems.extend(error.problems)
+    try:
+        tree = apply_patches(tree, parsed)
+    except SpecError as error:
+        problems.extend(error.problems)
     if problems:
         raise SpecError(problems)
     return tree

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from archspec.errors import ArchspecError, OptionError, PluginError, Problem, SpecError
 from archspec.layout import Grid, to_map, to_tokens
-from archspec.plan import Plan, Unit, at_option
+from archspec.plan import Plan, Unit, at_option, within
 from archspec.registry import Layout
 from archspec.spec import At, Block, Modifier
 from archspec.validation import Part, problem
@@ -211,7 +211,9 @@ def build_unit(unit: Unit, *, drop_path: float = 0.0, std: float = 0.02) -> nn.M
     if unit.role == "stem":
         return Stem(construct(part, in_channels=state.width, width=unit.target.width))
     if unit.role == "downsample":
-        return Downsample(construct(part, in_width=state.width, width=unit.target.width), state.prefix)
+        return Downsample(
+            construct(part, in_width=state.width, width=unit.target.width, prefix_tokens=state.prefix), state.prefix
+        )
     if unit.role == "head":
         return construct(part, width=state.width, classes=unit.target.width, prefix_tokens=state.prefix)
     if unit.role == "norm":
@@ -296,7 +298,7 @@ def check(plan: Plan) -> None:
     Raises SpecError with the problems of all units.
     """
     problems: dict[Problem, None] = {}
-    for unit in dict.fromkeys(step.unit for step in plan.steps()):
+    for unit, name in {step.unit: step.name for step in reversed(list(plan.steps()))}.items():  # where it first stands
         if unit in _checked:
             continue
         try:
@@ -304,7 +306,7 @@ def check(plan: Plan) -> None:
                 build_unit(unit)
             _checked.add(unit)
         except SpecError as error:
-            problems.update(dict.fromkeys(error.problems))
+            problems.update(dict.fromkeys(within(name, found) for found in error.problems))
     if problems:
         raise SpecError(list(problems))
 

@@ -8,7 +8,7 @@ entries of a mapping. A patch is a path with a value.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn, TypeAlias
 
@@ -174,29 +174,40 @@ def apply_patch(root: Node, path: Path, value: Node) -> Node:
     Mappings that miss on the way are created, and a short form on the way becomes the long one: `mixer: attention`
     patched at `mixer.heads` becomes `{type: attention, heads: ...}`. A null value removes the key of a mapping.
     """
-    patch = _Patch(path, value)
-    patched = patch.apply(root, path.steps, "")
-    if patch.problems:
-        raise SpecError(patch.problems)
-    return patched
+    return apply_patches(root, [(path, value)])
+
+
+def apply_patches(root: Node, patches: Iterable[tuple[Path, Node]]) -> Node:
+    """A new tree with all patches applied, in order; the SpecError has the problems of all of them."""
+    problems: list[Problem] = []
+    set_so_far = 0
+    for path, value in patches:
+        patch = _Patch(path, value, set_so_far)
+        root = patch.apply(root, path.steps, "")
+        problems.extend(patch.problems)
+        set_so_far = patch.total
+    if problems:
+        raise SpecError(problems)
+    return root
 
 
 class _Patch:
     """Applies a value along a path and collects what goes wrong in any of the selected branches."""
 
-    def __init__(self, path: Path, value: Node) -> None:
+    def __init__(self, path: Path, value: Node, set_so_far: int) -> None:
         self.problems: list[Problem] = []
+        self.total = set_so_far  # how many values this patch and those before it have set
         self._path, self._value = path, value
         self._place = value.key_place or value.place
         self._removing = value.value is None
-        self._size, self._total = _size(value), 0
+        self._size = _size(value)
 
     def apply(self, node: Node, steps: tuple[Step, ...], where: str) -> Node:
         """The patched form of `node`, which stands at the concrete path `where`."""
         if not steps:
-            self._total += self._size
-            if self._total > MAX_NODES:
-                self._refuse(f"the patch sets more than {MAX_NODES} values")
+            self.total += self._size
+            if self.total > MAX_NODES:
+                self._refuse(f"the patches set more than {MAX_NODES} values")
                 raise SpecError(self.problems)
             return with_paths(self._value, where)
         step, rest = steps[0], steps[1:]

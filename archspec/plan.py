@@ -6,7 +6,7 @@ A spec says what; the plan says where each part stands and how large its input i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from archspec import registry
@@ -122,7 +122,7 @@ class _Planner:
         spec, first = self.spec, self.spec.stages[0]
         assert spec.stem is not None  # a spec without a stem is refused when it is read
         image = State(spec.channels, spec.size)
-        state = self.reduced(spec.stem, image, first.width)
+        state = self.reduced("stem", spec.stem, image, first.width)
         if state is None:
             return None
         stem = Step("stem", Unit("stem", spec.stem, image, state), spec.stem.node)
@@ -142,8 +142,8 @@ class _Planner:
         steps, state = entered
         given: set[str] = set()
         for index, block in enumerate(stage.blocks):
-            self.check_prefix(block, state)
-            self.check_side(block, given)
+            self.check_prefix(name, block, state)
+            self.check_side(name, block, given)
             given.update(block.provides)
             unit = Unit("block", block, state, state)
             steps.append(Step(f"{name}.blocks.{index}", unit, stage.node, self.drop_path.pop(0)))
@@ -155,7 +155,7 @@ class _Planner:
         """Downsampling, class token and position encoding, and the state behind them."""
         steps = []
         if stage.downsample:
-            target = self.reduced(stage.downsample, state, stage.width)
+            target = self.reduced(name, stage.downsample, state, stage.width)
             if target is None:
                 return None
             unit = Unit("downsample", stage.downsample, state, target)
@@ -163,7 +163,8 @@ class _Planner:
             state = target
         elif state.width != stage.width:
             rule = f"the width changes from {state.width} to {stage.width} without a downsample"
-            self.problems.append(problem((stage.node.mapping or {}).get("width", stage.node), rule))
+            node = (stage.node.mapping or {}).get("width", stage.node)
+            self.problems.append(problem(node, rule, f"such as downsample: patch, or width: {state.width}"))
             return None
         if stage.class_token:
             if state.prefix:
@@ -174,7 +175,7 @@ class _Planner:
             steps.append(Step(f"{name}.class_token", unit, stage.node, std=stage.class_token_std))
             state = target
         if stage.position:
-            self.refuse_prefix(stage.position, state)
+            self.refuse_prefix(name, stage.position, state)
             steps.append(Step(f"{name}.position", Unit("position", stage.position, state, state), stage.position.node))
         return steps, state
 
@@ -184,36 +185,45 @@ class _Planner:
         target = State(self.spec.classes, (1, 1))  # without classes the head gives its pooled features
         return Step("head", Unit("head", self.spec.head, state, target), self.spec.head.node)
 
-    def reduced(self, part: Part, state: State, width: int) -> State | None:
+    def reduced(self, name: str, part: Part, state: State, width: int) -> State | None:
         """The state behind a stem or downsample."""
-        self.refuse_prefix(part, state)
+        self.refuse_prefix(name, part, state)
         try:
             grid = part.entry.cls.output_grid(state.grid, dict(part.options))  # type: ignore[attr-defined]
         except OptionError as error:
-            self.problems.append(at_option(part, error))
+            self.problems.append(within(name, at_option(part, error)))
             return None
         if min(grid) < 1:
             height, length = state.grid
-            self.problems.append(problem(part.node, f"nothing is left of a {height} x {length} map"))
+            lost = problem(part.node, f"nothing is left of the {height}×{length} map", "take a larger input")
+            self.problems.append(within(name, lost))
             return None
         return State(width, grid, state.prefix)
 
-    def check_prefix(self, block: Block, state: State) -> None:
+    def check_prefix(self, name: str, block: Block, state: State) -> None:
         for part in (block.mixer, block.ffn, block.position):
             if part:
-                self.refuse_prefix(part, state)
+                self.refuse_prefix(name, part, state)
 
-    def check_side(self, block: Block, given: set[str]) -> None:
+    def check_side(self, stage: str, block: Block, given: set[str]) -> None:
         """What the mixer needs must come from a mixer before it in the stage."""
         for name in block.needs:
             if name not in given and block.mixer:
                 rule = f"the {block.mixer.entry.title} needs '{name}', which no mixer before it in this stage provides"
-                self.problems.append(problem(block.mixer.node, rule, _providers(name)))
+                self.problems.append(within(stage, problem(block.mixer.node, rule, _providers(name))))
 
-    def refuse_prefix(self, part: Part, state: State) -> None:
+    def refuse_prefix(self, name: str, part: Part, state: State) -> None:
         if state.prefix and not part.entry.prefix:
             rule = f"the {part.entry.title} has no place for the class token that is in front of the map"
-            self.problems.append(problem(part.node, rule, "class_token: false, with a head that pools the mean"))
+            remedy = "class_token: false, with a head that pools the mean"
+            self.problems.append(within(name, problem(part.node, rule, remedy)))
+
+
+def within(step: str, problem: Problem) -> Problem:
+    """The problem, naming the stage where it shows when it is written elsewhere, such as in `defaults`."""
+    top, *index = step.split(".")[:2]
+    where = f"{top}[{index[0]}]" if index else top
+    return problem if problem.path.startswith(where) else replace(problem, rule=f"{problem.rule}, in {where}")
 
 
 def _providers(name: str) -> str:

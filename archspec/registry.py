@@ -34,7 +34,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # What a constructor may take as a dimension, by kind, and what it will be given.
 DIMENSIONS: dict[Kind, dict[str, str]] = {
     "stem": {"in_channels": "image channels", "width": "channels to give"},
-    "downsample": {"in_width": "channels of the stage before", "width": "channels to give"},
+    "downsample": {
+        "in_width": "channels of the stage before",
+        "width": "channels to give",
+        "prefix_tokens": "class tokens in front of the map's tokens",
+    },
     "mixer": {
         "width": "channels",
         "grid": "(height, width) in tokens at the spec's input size",

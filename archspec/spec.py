@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from archspec.errors import Place, Problem, SpecError, nearest
 from archspec.frames import (
+    MAX_BLOCKS,
+    MAX_MODIFIERS,
+    MAX_OVERRIDES,
     MAX_STAGES,
     BlockFrame,
     DefaultsFrame,
@@ -17,7 +20,7 @@ from archspec.frames import (
     SpecFrame,
     StageFrame,
 )
-from archspec.registry import Kind
+from archspec.registry import KINDS, Kind
 from archspec.tree import Node, overlay
 from archspec.validation import Part, problem, read_frame, read_part
 
@@ -110,19 +113,22 @@ class _Reader:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self._defaults_at_fault = False  # then a stage's missing keys may be there, misspelt
         self._parts: dict[tuple[Kind, int], tuple[Node, Part | None]] = {}
 
     def spec(self, tree: Node) -> Spec | None:
         entries = tree.mapping or {}
-        frame = read_frame(SpecFrame, tree, "a spec", self.problems)
+        frame = read_frame(SpecFrame, tree, self.problems)
         defaults_node = entries.get("defaults")
-        defaults = read_frame(DefaultsFrame, defaults_node, "defaults", self.problems) if defaults_node else None
+        defaults = read_frame(DefaultsFrame, defaults_node, self.problems) if defaults_node else None
+        self._defaults_at_fault = bool(defaults_node) and defaults is None
         input_node, published_node = entries.get("input"), entries.get("published")
-        image = read_frame(InputFrame, input_node, "input", self.problems) if input_node else InputFrame()
-        published = read_frame(PublishedFrame, published_node, "published", self.problems) if published_node else None
+        image = read_frame(InputFrame, input_node, self.problems) if input_node else InputFrame()
+        published = read_frame(PublishedFrame, published_node, self.problems) if published_node else None
         stem = self.part("stem", entries["stem"], required=True) if "stem" in entries else None
         head = self.part("head", entries["head"]) if "head" in entries else None
-        stages = self.stages(entries.get("stages"), defaults_node if defaults else None, entries.get("blocks"))
+        stages = self.stages(entries.get("stages"), defaults_node, entries.get("blocks"))
+        self.defaults(defaults_node)
         if frame is None or image is None or stages is None:
             return None
         return Spec(
@@ -151,15 +157,33 @@ class _Reader:
             self._parts[key] = (node, part)
         return self._parts[key][1]
 
+    def defaults(self, node: Node | None) -> None:
+        """Check what every stage says unless it says otherwise, even if all do; they may complete its options."""
+        for key, said in (node.mapping or {} if node else {}).items():
+            for kind in KINDS:
+                if kind == key.removesuffix("_out"):
+                    for one in self.cycle(said) if kind == "mixer" else (said,):
+                        read_part(kind, one, self.problems, whole=False)
+        self.modifiers((node.mapping or {}).get("modifiers") if node else None)
+
     def stages(self, node: Node | None, defaults: Node | None, blocks: Node | None) -> tuple[Stage, ...] | None:
         if node is None:
             return None
         if not node.items or len(node.items) > MAX_STAGES:
-            found = f"a list of {len(node.items)}" if node.items is not None else node.describe()
+            found = (
+                f"a list of {len(node.items)}"
+                if node.items
+                else "an empty list"
+                if node.items == ()
+                else node.describe()
+            )
             self.problems.append(problem(node, f"{found} where a list of 1 to {MAX_STAGES} stages is expected"))
             return None
-        frames = [read_frame(StageFrame, stage, "a stage", self.problems) for stage in node.items]
+        frames = [read_frame(StageFrame, stage, self.problems) for stage in node.items]
         total = sum(frame.depth for frame in frames if frame)
+        if total > MAX_BLOCKS:
+            self.problems.append(problem(node, f"{total} blocks in all stages together", f"at most {MAX_BLOCKS}"))
+            return None
         everywhere = self.overrides(blocks, total) if all(frames) else []
         stages, first = [], 0
         for index, (stage, frame) in enumerate(zip(node.items, frames, strict=True)):
@@ -178,7 +202,7 @@ class _Reader:
         position = self.optional("position", say)
         if index == 0 and "downsample" in (node.mapping or {}):
             self.optional("downsample", say, refuse="the stem comes before the first stage: it takes no downsample")
-        if index > 0 and "downsample" not in say:
+        if index > 0 and "downsample" not in say and not self._defaults_at_fault:
             self.problems.append(
                 problem(
                     node, "this stage says no downsample, and defaults does not", "`downsample: none` keeps the grid"
@@ -209,7 +233,8 @@ class _Reader:
         for key in ("mixer", "ffn"):
             if key not in say:
                 rule = f"this stage says no {key}, and defaults does not"
-                self.problems.append(problem(node, rule, f"`{key}: none` leaves it out"))
+                if not self._defaults_at_fault:
+                    self.problems.append(problem(node, rule, f"`{key}: none` leaves it out"))
                 return ()
         cycle = self.cycle(say["mixer"])
         read: dict[tuple[int, ...], Block] = {}
@@ -221,9 +246,19 @@ class _Reader:
                 layers: Mapping[str, Node] = {**say, "mixer": cycle[index % len(cycle)]}
                 for i in applied:
                     layers = _layered(Node(layers, node.place), chosen[i][1])
+                self.refuse_position(layers.get("position"), say.get("position"))
                 read[key_of_block] = self.block(layers)
             blocks.append(read[key_of_block])
+        for mixer in cycle[depth:]:
+            self.part("mixer", mixer)  # the depth does not reach it; it must be right all the same
         return tuple(blocks)
+
+    def refuse_position(self, node: Node | None, of_stage: Node | None) -> None:
+        """For single blocks: what stands once in front of the stage is none of theirs."""
+        part = self.part("position", node) if node and node is not of_stage else None
+        if node and part and not part.entry.per_block:
+            rule = f"the {part.entry.title} stands once in front of a stage, not in single blocks"
+            self.problems.append(problem(node, rule, "say it in the stage"))
 
     def cycle(self, mixer: Node) -> tuple[Node, ...]:
         if mixer.items is None:
@@ -235,21 +270,35 @@ class _Reader:
     def block(self, say: Mapping[str, Node]) -> Block:
         position = self.optional("position", say)
         scale = say.get("layer_scale")
+        modifiers = self.modifiers(say.get("modifiers"))
+        self.refuse_homeless(modifiers, [branch for branch in ("mixer", "ffn") if _is_none(say[branch])])
         return Block(
             mixer=self.part("mixer", say["mixer"]),
             ffn=self.part("ffn", say["ffn"]),
             norm=self.part("norm", say.get("norm", _LAYER)),
             act=self.part("act", say.get("act", _GELU)),
             position=position if position and position.entry.per_block else None,
-            modifiers=self.modifiers(say.get("modifiers")),
+            modifiers=modifiers,
             layer_scale=float(scale.value) if scale and isinstance(scale.value, int | float) else None,
         )
+
+    def refuse_homeless(self, modifiers: Iterable[Modifier], absent: list[str]) -> None:
+        """A modifier in a branch that is left out would do nothing, silently."""
+        for modifier in modifiers:
+            branch = modifier.at.split(".")[0]
+            if branch in absent:
+                rule = f"the {modifier.part.entry.title} stands at {modifier.at}, in a block without {branch}"
+                self.problems.append(problem(modifier.part.node, rule, "say modifiers: none, or another at"))
 
     def modifiers(self, node: Node | None) -> tuple[Modifier, ...]:
         if node is None or node.value == "none":
             return ()
         if node.items is None:
-            self.problems.append(problem(node, f"{node.describe()} where a list of modifiers is expected"))
+            rule = f"{node.describe()} where a list of modifiers is expected"
+            self.problems.append(problem(node, rule, f"write [{node.value}]" if isinstance(node.value, str) else ""))
+            return ()
+        if len(node.items) > MAX_MODIFIERS:
+            self.problems.append(problem(node, f"{len(node.items)} modifiers in a block", f"at most {MAX_MODIFIERS}"))
             return ()
         found = [(self.part("modifier", item), self.at(item)) for item in node.items]
         return tuple(Modifier(part, at) for part, at in found if part and at)
@@ -274,11 +323,14 @@ class _Reader:
                 problem(node, f'{node.describe()} where a mapping such as {{"1:": {{...}}}} is expected')
             )
             return []
+        if len(node.mapping) > MAX_OVERRIDES:
+            self.problems.append(problem(node, f"{len(node.mapping)} indices and slices", f"at most {MAX_OVERRIDES}"))
+            return []
         found = []
         for key, said in node.mapping.items():
             chosen = self.chosen(key, said, depth)
             before = len(self.problems)
-            frame = read_frame(BlockFrame, said, "a block", self.problems)
+            frame = read_frame(BlockFrame, said, self.problems)
             if frame and frame.mixer and frame.mixer.items is not None:
                 self.problems.append(
                     problem(frame.mixer, "a list of mixers where one is expected; only a stage cycles them")
@@ -301,6 +353,11 @@ class _Reader:
         if not chosen:
             self.problems.append(problem(node, f"'{key}' selects none of the {depth} blocks", key=True))
         return chosen or None
+
+
+def _is_none(node: Node) -> bool:
+    said = node if node.mapping is None else node.mapping.get("type")
+    return said is not None and said.value == "none"
 
 
 def _layered(lower: Node | None, upper: Node) -> Mapping[str, Node]:

@@ -53,7 +53,7 @@ def _entry(path: Path, name: str) -> Callable[..., Any]:
         plan = _plan(path, **taken)
         features = {"feature_cls": "getter", "out_indices": None}  # all of them unless the caller says which
         return build_model_with_cfg(
-            partial(Network, plan), name, False, pretrained_cfg=_config(plan), feature_cfg=features, **kwargs
+            partial(_network, plan), name, False, pretrained_cfg=_config(plan), feature_cfg=features, **kwargs
         )
 
     entry.__name__ = entry.__qualname__ = name
@@ -66,6 +66,11 @@ def _plan(path: Path, **arguments: Any) -> Plan:
     sets = [f"{_ARGUMENTS[key]}={value}" for key, value in arguments.items() if value is not None and key != "img_size"]
     size = arguments.get("img_size")
     return api.make_plan(path, sets=sets, size=(size[0], size[1]) if isinstance(size, list | tuple) else size)
+
+
+def _network(plan: Plan, *, num_classes: int = 0, in_chans: int = 0, img_size: Any = None) -> Network:
+    """The network; timm repeats here what the plan says already, and any other argument is refused."""
+    return Network(plan)
 
 
 def _config(plan: Plan) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from archspec.errors import Place
+from archspec.errors import Place, shorten
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -52,7 +52,7 @@ class Node:
             return "nothing"
         if isinstance(self.value, bool):
             return "true" if self.value else "false"
-        return repr(self.value) if isinstance(self.value, str) else str(self.value)
+        return repr(shorten(self.value)) if isinstance(self.value, str) else str(self.value)
 
 
 def from_plain(value: Any, place: Place) -> Node:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from archspec import registry
-from archspec.errors import Place, Problem, UnknownName, nearest
-from archspec.registry import RESERVED, Entry, Kind
+from archspec.errors import Place, Problem, nearest, shorten
+from archspec.registry import KINDS, RESERVED, Entry, Kind
 from archspec.tree import Node, child_path
+from archspec.wording import explain, unknown_key
 
+MISSING = "missing; "  # how the rule of an absent key begins
 Value = str | int | float | bool | None | tuple["Value", ...]
 
 
@@ -23,6 +25,7 @@ class Frame(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
+    called: ClassVar[str]  # in messages, such as "a stage"
 
 
 F = TypeVar("F", bound=Frame)
@@ -51,46 +54,53 @@ class Part:
         return (self.node.mapping or {}).get(option, self.node)
 
 
-def read_frame(model: type[F], node: Node, what: str, problems: list[Problem]) -> F | None:
+def read_frame(model: type[F], node: Node, problems: list[Problem]) -> F | None:
     """Validate a mapping with fixed keys; on failure add to `problems` and return None."""
     if node.mapping is None:
-        problems.append(problem(node, f"{node.describe()} where {what} is expected"))
+        keys = f"there are: {', '.join(model.model_fields)}"
+        problems.append(problem(node, f"{node.describe()} where the keys of {model.called} are expected", keys))
         return None
     raw = {name for name, info in model.model_fields.items() if info.annotation in (Node, Node | None)}
     values = {key: child if key in raw else frozen(child.plain()) for key, child in node.mapping.items()}
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems.extend(_problems(error, node, what, model.model_fields))
+        problems.extend(_problems(error, node, model.called, model.model_fields))
         return None
 
 
-def read_part(kind: Kind, node: Node, problems: list[Problem]) -> Part | None:
-    """Validate a part in short or long form; `none`, and whatever adds a problem, gives None."""
+def read_part(kind: Kind, node: Node, problems: list[Problem], *, whole: bool = True) -> Part | None:
+    """Validate a part in short or long form; `none`, and whatever adds a problem, gives None.
+
+    whole: refuse it when options are missing; not so for a default, which a stage may complete.
+    """
     type_node = node if node.mapping is None else node.mapping.get("type")
     if type_node is None:
         problems.append(problem(node, f"this {kind} names no type", _type_hint(kind, node)))
         return None
     if not isinstance(type_node.value, str):
-        problems.append(problem(type_node, f"{type_node.describe()} where the name of a {kind} is expected"))
+        rule = f"{type_node.describe()} where the name of a {kind} is expected"
+        problems.append(problem(type_node, rule, "" if type_node.value else "write none to leave it out"))
         return None
     if type_node.value == "none":
         _refuse_options_of_none(kind, node, problems)
         return None
-    try:
-        entry = registry.find(kind, type_node.value)
-    except UnknownName as error:
-        problems.append(problem(type_node, str(error)))
+    names = registry.names(kind)
+    if type_node.value not in names:
+        hint = nearest(type_node.value, [*names, "none"]) or f"there are: {', '.join(names)}"
+        problems.append(problem(type_node, f"there is no {kind} '{shorten(type_node.value)}'", hint))
         return None
-    return _read_options(entry, node, problems)
+    return _read_options(registry.find(kind, type_node.value), node, problems, whole=whole)
 
 
-def _read_options(entry: Entry, node: Node, problems: list[Problem]) -> Part | None:
-    children = {key: child for key, child in (node.mapping or {}).items() if key not in RESERVED}
+def _read_options(entry: Entry, node: Node, problems: list[Problem], *, whole: bool) -> Part | None:
+    reserved = RESERVED if entry.kind == "modifier" else {"type"}
+    children = {key: child for key, child in (node.mapping or {}).items() if key not in reserved}
     try:
         model = entry.options.model_validate({key: frozen(child.plain()) for key, child in children.items()})
     except ValidationError as error:
-        problems.extend(_problems(error, node, f"the {entry.title}", entry.options.model_fields))
+        found = _problems(error, node, f"the {entry.title}", entry.options.model_fields)
+        problems.extend(one for one in found if whole or not one.rule.startswith(MISSING))
         return None
     return Part(entry.kind, entry.name, tuple(model), node)
 
@@ -131,7 +141,11 @@ def unfrozen(value: Any) -> Any:
 def _problems(error: ValidationError, node: Node, what: str, known: Iterable[str]) -> list[Problem]:
     """One problem for each value at fault; the branches of a union are joined by 'or'."""
     found: dict[str, Problem] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False, include_input=False)
+    hints = [nearest(str(detail["loc"][-1]), known) for detail in details if detail["type"] == "extra_forbidden"]
+    for detail in details:
+        if detail["type"] == "missing" and any(f"'{detail['loc'][-1]}'" in hint for hint in hints):
+            continue  # it is there, misspelt, and that is said
         one = _problem(detail, node, what, known)
         earlier = found.get(one.path)
         if earlier is None:
@@ -149,12 +163,29 @@ def _problem(detail: ErrorDetails, node: Node, what: str, known: Iterable[str]) 
             break
         at = child
     if detail["type"] == "missing":
-        return Problem(place=at.place, path=child_path(at.path, str(location[-1])), rule=f"{what} needs this key")
+        return Problem(place=at.place, path=child_path(at.path, location[-1]), rule=f"{MISSING}{what} needs it")
     if detail["type"] == "extra_forbidden":
-        hint = nearest(str(location[-1]), known) or f"there are: {', '.join(sorted(known)) or 'none'}"
-        return problem(at, f"'{location[-1]}' is no key of {what}", hint, key=True)
-    rule, suggestion = _rule(detail, at)
+        rule, suggestion = unknown_key(str(location[-1]), what, known, _homes(str(location[-1]), known))
+        return problem(at, rule, suggestion, key=True)
+    rule, suggestion = explain(detail, at)
     return problem(at, rule, suggestion)
+
+
+def _homes(key: str, known: Iterable[str]) -> list[str]:
+    """What else has this key: another level of the language, or a kind of part that may stand here."""
+    levels = [model.called for model in _levels(Frame) if key in model.model_fields and "called" in vars(model)]
+    kinds = [
+        kind for kind in KINDS if kind in known and any(key in _options(kind, name) for name in registry.names(kind))
+    ]
+    return levels[::-1] or [f"the {kind}" for kind in kinds]
+
+
+def _levels(model: type[Frame]) -> list[type[Frame]]:
+    return [level for child in model.__subclasses__() for level in (child, *_levels(child))]
+
+
+def _options(kind: Kind, name: str) -> Iterable[str]:
+    return registry.find(kind, name).options.model_fields
 
 
 def _child(node: Node, step: int | str) -> Node | None:
@@ -163,53 +194,3 @@ def _child(node: Node, step: int | str) -> Node | None:
     if node.items is not None and isinstance(step, int) and step < len(node.items):
         return node.items[step]
     return None
-
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "none_required": "nothing",
-}
-_BOUNDS = {
-    "greater_than_equal": ("ge", "less than", "at least"),
-    "greater_than": ("gt", "not more than", "more than"),
-    "less_than_equal": ("le", "more than", "at most"),
-    "less_than": ("lt", "not less than", "less than"),
-}
-
-
-def _rule(detail: ErrorDetails, node: Node) -> tuple[str, str]:
-    """What is wrong with the value, and what to write."""
-    kind, context, shown = detail["type"], detail.get("ctx", {}), node.describe()
-    if kind in _EXPECTED:
-        return f"{shown} is not {_EXPECTED[kind]}", _unquoted(node, kind)
-    if kind in _BOUNDS:
-        key, is_wrong, remedy = _BOUNDS[kind]
-        return f"{shown} is {is_wrong} {context[key]}", f"{remedy} {context[key]}"
-    if kind == "literal_error":
-        expected = str(context["expected"])
-        return f"{shown} is not {expected}", nearest(
-            str(node.value), expected.replace("'", "").split(" or ")[0].split(", ")
-        )
-    if kind in ("too_long", "too_short"):
-        return f"a list of {context['actual_length']} where the length is {_length(context)}", ""
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{shown}: {message[:1].lower()}{message[1:]}", ""
-
-
-def _length(context: Mapping[str, Any]) -> str:
-    return f"at least {context['min_length']}" if "min_length" in context else f"at most {context['max_length']}"
-
-
-def _unquoted(node: Node, kind: str) -> str:
-    """`write 8` for a number in quotes."""
-    if kind in ("int_type", "float_type") and isinstance(node.value, str):
-        text = node.value.strip()
-        if text.lstrip("+-").replace(".", "", 1).isdigit():
-            return f"write {text}, without quotes"
-    return ""

@@ -31,7 +31,7 @@ from yaml.events import (
     StreamEndEvent,
 )
 
-from archspec.errors import Place, Problem, SpecError, UsageError, nearest
+from archspec.errors import Place, Problem, SpecError, UsageError, nearest, shorten
 from archspec.tree import Node, Scalar, child_path, with_paths
 
 MAX_BYTES = 2**20
@@ -135,16 +135,12 @@ def _is_plain(event: ScalarEvent) -> bool:
     return event.style in (None, "")
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:40]}... ({len(text)} characters)"
-
-
 def _key_rule(event: ScalarEvent, key: str, twin: Node | None) -> tuple[str, str]:
     """The rule that a key breaks, with a suggestion; empty for a good key. `twin` is the same key's entry before it."""
     if event.anchor is not None:
-        return f"the key '{_short(key)}' cannot carry an anchor", ""
+        return f"the key '{shorten(key)}' cannot carry an anchor", ""
     if len(key) > MAX_KEY:
-        return f"the key '{_short(key)}' is longer than {MAX_KEY} characters", ""
+        return f"the key '{shorten(key)}' is longer than {MAX_KEY} characters", ""
     if _is_plain(event) and key == "<<":
         return "merge keys '<<' are not part of the language", "use extends"
     if _is_plain(event) and not key:
@@ -278,10 +274,10 @@ class _Composer:
             self._grow(part.size, event, path)
             return part
         if name in self._anchor_places:
-            self.refuse(place, path, f"the alias '*{_short(name)}' stands inside of what it names")
+            self.refuse(place, path, f"the alias '*{shorten(name)}' stands inside of what it names")
         else:
             self.refuse(
-                place, path, f"the alias '*{_short(name)}' has no anchor before it", nearest(name, self._anchors)
+                place, path, f"the alias '*{shorten(name)}' has no anchor before it", nearest(name, self._anchors)
             )
         return _Part(Node(None, place))
 
@@ -290,12 +286,12 @@ class _Composer:
         place = self._place(event.start_mark)
         if event.tag is not None:  # type: ignore[attr-defined]
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")  # type: ignore[attr-defined]
-            self.refuse(place, path, f"the tag '{_short(tag)}' is not allowed: tags are not part of the language")
+            self.refuse(place, path, f"the tag '{shorten(tag)}' is not allowed: tags are not part of the language")
         if event.anchor is None:
             return
         first = self._anchor_places.setdefault(event.anchor, place)
         if first is not place:
-            rule = f"the anchor '&{_short(event.anchor)}' is defined twice, first in line {first.line}"
+            rule = f"the anchor '&{shorten(event.anchor)}' is defined twice, first in line {first.line}"
             self.refuse(place, path, rule)
 
     def _check_depth(self, depth: int, event: NodeEvent, path: str) -> None:
@@ -328,7 +324,7 @@ class _Composer:
         value = float(text)
         exact = int(text) if _INTEGER.fullmatch(text) and abs(value) <= MAX_INTEGER else value
         if not math.isfinite(value) or (_INTEGER.fullmatch(text) and abs(exact) > MAX_INTEGER):
-            self.refuse(self._place(event.start_mark), path, f"the number {_short(text)} is too large")
+            self.refuse(self._place(event.start_mark), path, f"the number {shorten(text)} is too large")
         return exact
 
     def _printable(self, event: ScalarEvent, path: str) -> str:

@@ -1,7 +1,7 @@
 """Feed-forward network with a depthwise convolution in its middle.
 
-Papers: Wang et al., "PVT v2", section 3.2 (convolutional feed-forward), https://arxiv.org/abs/2106.13797; with a residual
-around the convolution it is the "detail-specific feedforward layer" of Ren et al., "Shunted Self-Attention via
+Papers: Wang et al., "PVT v2", section 3.2 (convolutional feed-forward), https://arxiv.org/abs/2106.13797. With a
+residual around the convolution it is the "detail-specific feedforward layer" of Ren et al., "Shunted Self-Attention via
 Multi-Scale Token Aggregation", section 3.2, https://arxiv.org/abs/2111.15193, which SG-Former uses.
 
 Differences: none known.

@@ -82,14 +82,14 @@ class ConvPool(nn.Module):
 class PitPool(nn.Module):
     """Depthwise 3x3 convolution of stride 2; class tokens go through a linear (PiT)."""
 
-    def __init__(self, in_width: int, width: int) -> None:
+    def __init__(self, in_width: int, width: int, prefix_tokens: int = 0) -> None:
         super().__init__()
         if width % in_width:
             multiple = in_width * max(1, round(width / in_width))
             rule = f"makes a multiple of the {in_width} channels before, which {width} is not"
             raise OptionError("type", "pit_pool", rule, f"try width {multiple}")
         self.conv = nn.Conv2d(in_width, width, 3, stride=2, padding=1, groups=in_width)
-        self.fc = nn.Linear(in_width, width)
+        self.fc = nn.Linear(in_width, width) if prefix_tokens else nn.Identity()  # no class token, no weights for it
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)

@@ -1,8 +1,8 @@
 """Attention with a local branch: what attention gives to a map, and a depthwise convolution beside it.
 
-Paper: Ren et al., "SG-Former: Self-guided Transformer with Evolving Token Reallocation", https://arxiv.org/abs/2308.12216,
-the released network. The idea is the locally-enhanced position encoding of Dong et al., "CSWin Transformer", section 3.3,
-https://arxiv.org/abs/2107.00652.
+Papers: Ren et al., "SG-Former: Self-guided Transformer with Evolving Token Reallocation",
+https://arxiv.org/abs/2308.12216, as released; after the locally-enhanced positional encoding of Dong et al., "CSWin
+Transformer", https://arxiv.org/abs/2107.00652.
 
 Differences:
 - CSWin's branch convolves the values; here it has a linear of its own, as SG-Former was released.
@@ -49,15 +49,17 @@ class LepeAttention(nn.Module):
     ) -> None:
         super().__init__()
         divides("heads", heads, "the width", width)
-        self.head_shape = (3, heads, width // heads)
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.head_shape = (heads, width // heads)
+        self.q = nn.Linear(width, width, bias=qkv_bias)
+        self.kv = nn.Linear(width, 2 * width, bias=qkv_bias)
         self.lepe = Lepe(width)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         x = x.permute(0, 2, 3, 1)
-        qkv = self.qkv(x).flatten(1, 2).unflatten(-1, self.head_shape)  # (B, N, 3, h, d)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, h, N, d) each
+        q = self.q(x).flatten(1, 2).unflatten(-1, self.head_shape).transpose(1, 2)  # (B, h, N, d)
+        kv = self.kv(x).flatten(1, 2).unflatten(-1, (2, *self.head_shape))  # (B, N, 2, h, d)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, h, N, d) each
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)  # (B, N, h, d)
         return self.proj(y.reshape(x.shape) + self.lepe(x)).permute(0, 3, 1, 2)

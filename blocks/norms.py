@@ -10,6 +10,8 @@ B images, N tokens, C channels, H x W map.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -86,6 +88,10 @@ MapNorm = Literal["none", "batch", "layer", "group"]
 
 
 def map_norm(norm: MapNorm, width: int) -> nn.Module:
-    """The normalisation of a map's channels by its name in the options of stems and downsamplers."""
-    kinds = {"batch": nn.BatchNorm2d, "layer": MapLayerNorm}
+    """The normalisation of a map by its name in the options of stems and downsamplers; `group` has one group."""
+    kinds: dict[str, Callable[..., nn.Module]] = {
+        "batch": nn.BatchNorm2d,
+        "layer": MapLayerNorm,
+        "group": partial(nn.GroupNorm, 1),
+    }
     return kinds[norm](width, eps=1e-5) if norm != "none" else nn.Identity()

@@ -11,6 +11,7 @@ B images, P class tokens, H x W map, C channels.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -54,9 +55,29 @@ class LearnedPosition(nn.Module):
         if tuple(grid) == tuple(self.grid):
             return self.embedding
         first, rest = self.embedding[:, : self.embedded], self.embedding[:, self.embedded :]
-        return torch.cat((first, self._resized(rest, grid)), dim=1)
+        return torch.cat((first, resized(rest, self.grid, grid)), dim=1)
 
-    def _resized(self, rest: Tensor, grid: Grid) -> Tensor:
-        precise = rest.to(torch.promote_types(rest.dtype, torch.float32))  # half precision is not implemented
-        sized = F.interpolate(to_map(precise, self.grid), size=grid, mode="bicubic", antialias=True)  # (1, C, H, W)
-        return to_tokens(sized).to(rest.dtype)
+    def fit_weight(self, name: str, value: Tensor, grid: Grid | None) -> tuple[Tensor, str] | None:
+        """A checkpoint's embedding, (1, embedded + H*W, C) or (1, C, H, W), at this grid; see archspec.weights.
+
+        Without a grid, tokens are taken to be those of a square map.
+        """
+        if value.ndim == 4 and not self.embedded:
+            value, grid = to_tokens(value), (value.shape[2], value.shape[3])
+        if value.ndim != 3 or value.shape[1] <= self.embedded:
+            return None
+        first, rest = value[:, : self.embedded], value[:, self.embedded :]
+        height, width = grid or 2 * (math.isqrt(rest.shape[1]),)
+        if height * width != rest.shape[1]:
+            return None
+        if (height, width) == tuple(self.grid):
+            return value, ""
+        note = f"{height} x {width} -> {self.grid[0]} x {self.grid[1]}, bicubic"
+        return torch.cat((first, resized(rest, (height, width), self.grid)), dim=1), note
+
+
+def resized(embedding: Tensor, grid: Grid, target: Grid) -> Tensor:
+    """The embedding of a map, (1, H*W, C), for a map of another size."""
+    precise = embedding.to(torch.promote_types(embedding.dtype, torch.float32))  # half precision is not implemented
+    sized = F.interpolate(to_map(precise, grid), size=target, mode="bicubic", antialias=True)  # (1, C, H, W)
+    return to_tokens(sized).to(embedding.dtype)

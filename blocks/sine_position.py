@@ -24,7 +24,7 @@ from archspec.registry import register
 
 
 def waves(length: int, count: int, temperature: float, device: torch.device | None = None) -> Tensor:
-    """(length, 2 * count) in float64: the sines, then the cosines, of x / temperature^(k / count), k = 0 ... count - 1."""
+    """(length, 2 * count), float64: the sines, then the cosines, of x / temperature^(k / count) for k < count."""
     x = torch.arange(length, dtype=torch.float64, device=device)
     k = torch.arange(count, dtype=torch.float64, device=device)
     angles = x[:, None] / temperature ** (k / count)
@@ -57,6 +57,14 @@ class SinePosition(nn.Module):
         same = tuple(grid) == tuple(self.grid)
         embedding = self.embedding if same else self.initial(grid, x.device).to(self.embedding.dtype)
         return x + F.pad(embedding, (0, 0, self.skipped, 0))  # class tokens have no place on the map
+
+    def fit_weight(self, name: str, value: Tensor, grid: Grid | None) -> tuple[Tensor, str] | None:
+        """A checkpoint's embedding, (1, H*W, C); where it is of another size, the initial one. See archspec.weights."""
+        if value.ndim != 3 or value.shape[2] != self.width:
+            return None
+        if value.shape == self.embedding.shape and (grid is None or tuple(grid) == tuple(self.grid)):
+            return value, ""
+        return self.initial(self.grid).to(value.dtype), "of another size: sines and cosines anew, not what was learned"
 
     def initial(self, grid: Grid, device: torch.device | None = None) -> Tensor:
         """The sines and cosines for a map of this size, row by row: (1, H*W, C)."""

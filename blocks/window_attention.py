@@ -13,6 +13,7 @@ Differences:
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
@@ -93,3 +94,15 @@ class WindowAttention(nn.Module):
         real = pad_to_windows(torch.ones(1, *grid, 1, dtype=torch.bool, device=bias.device), self.window)
         real = windows(real, self.window)[:, None].mT  # (nW, 1, 1, N)
         return bias.masked_fill(~real, float("-inf")).repeat(batch, 1, 1, 1)
+
+    def fit_weight(self, name: str, value: Tensor, grid: Grid | None) -> tuple[Tensor, str] | None:
+        """A checkpoint's bias table for windows of another size, resized bicubically; see archspec.weights."""
+        if name != "bias_table" or value.ndim != 2:
+            return None
+        side, target = math.isqrt(value.shape[0]), 2 * self.window - 1
+        if side == target or side % 2 == 0 or side * side != value.shape[0]:
+            return None
+        precise = value.to(torch.promote_types(value.dtype, torch.float32))  # half precision is not implemented
+        table = precise.t().reshape(1, -1, side, side)  # (1, h, 2M - 1, 2M - 1)
+        sized = F.interpolate(table, size=(target, target), mode="bicubic").flatten(2)[0].t()
+        return sized.to(value.dtype), f"window {(side + 1) // 2} -> {self.window}, bicubic"

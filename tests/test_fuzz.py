@@ -21,11 +21,45 @@ MAX_SECONDS = 2.0  # of processor time for one spec
 MAX_GROWTH = 2**20  # kB of peak memory, for all of them together
 EXTREMES = [
     *(0, -1, 1, 2, 3, 7, 13, 224, 10**9, 10**12, 10**18, -(10**15), 65_536, 65_537, 16_384, 1000, 0.0, -0.5, 1e-300),
-    *(1e300, 0.3333333, 2.5, True, False, None, "", " ", "none", "no", "8", "1.5", "1e3", "nan", "type", "0:", ":", "*"),
+    *(
+        1e300,
+        0.3333333,
+        2.5,
+        True,
+        False,
+        None,
+        "",
+        " ",
+        "none",
+        "no",
+        "8",
+        "1.5",
+        "1e3",
+        "nan",
+        "type",
+        "0:",
+        ":",
+        "*",
+    ),
     *("mlp", "attention", "patch", "learned", "layer", "ffn.middle", "mixer.front", "é", "x" * 3000, "\u2028", "a: b"),
     *([], {}, [[]], [1, 2], [224, 224], [0, 10**9], {"type": None}, {"type": "none"}, {"type": "mlp", "ratio": 64}),
 ]
-KEYS = ["type", "at", "extends", "set", "blocks", "1:", "-1", "999999", "::", "modifiers", "position", "x" * 99, "", "é"]
+KEYS = [
+    "type",
+    "at",
+    "extends",
+    "set",
+    "blocks",
+    "1:",
+    "-1",
+    "999999",
+    "::",
+    "modifiers",
+    "position",
+    "x" * 99,
+    "",
+    "é",
+]
 Slot = tuple[Any, Any]  # a mapping or list, and the key or index of one of its values
 Mutation = Callable[[random.Random, Any, list[Slot]], None]
 
@@ -109,7 +143,9 @@ def damaged(rng: random.Random, text: str) -> str:
     for _ in range(rng.choice([1, 1, 2, 5])):
         lines = text.split("\n")
         at, row = rng.randrange(len(text) + 1), rng.randrange(len(lines))
-        junk = rng.choice(list("{}[]:,&*!|>'\"%@`#?-\t \n\0\x85é0") + ["<<: *a", "!!python/name:os.system ", "&a ", "*a"])
+        junk = rng.choice(
+            list("{}[]:,&*!|>'\"%@`#?-\t \n\0\x85é0") + ["<<: *a", "!!python/name:os.system ", "&a ", "*a"]
+        )
         text = rng.choice(
             [
                 text[:at] + text[at + 1 :],

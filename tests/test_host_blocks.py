@@ -183,7 +183,7 @@ def test_conv_pool_is_convolution_maximum_norm() -> None:
 
 
 def test_pit_pool_widens_each_channel_by_itself_and_the_class_token_by_a_linear() -> None:
-    block = PitPool(2, 4).double()
+    block = PitPool(2, 4, 1).double()
     x, tokens = random(1, 2, 5, 4), random(1, 3, 2)
     parts = [nn.functional.conv2d(x[:, [c // 2]], block.conv.weight[[c]], stride=2, padding=1) for c in range(4)]
     torch.testing.assert_close(block(x), torch.cat(parts, dim=1) + block.conv.bias[:, None, None])

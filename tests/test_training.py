@@ -23,7 +23,7 @@ from archspec.training import Result, TrainSettings, checkpoint, evaluate, train
 from archspec.training.data import Split, digits, load, shift
 from archspec.training.loop import find_device, learning_rate, parameter_groups
 
-SMALL = TrainSettings(epochs=4, warmup_epochs=1, device="cpu")
+SMALL = TrainSettings(epochs=4, batch_size=64, lr=2e-3, warmup_epochs=1, augment=True, device="cpu")
 Weights = dict[str, Tensor]
 
 
@@ -106,7 +106,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("option", "value"),
         [("epochs", 0), ("batch_size", 0), ("lr", 0.0), ("lr", math.nan), ("weight_decay", -1.0),
-         ("warmup_epochs", 21), ("label_smoothing", 1.0), ("seed", -1)],
+         ("warmup_epochs", -1), ("label_smoothing", 1.0), ("seed", -1)],
     )  # fmt: skip
     def test_refused(self, option: str, value: float):
         with pytest.raises(UsageError, match=f"^{option}: {value} must be"):
@@ -128,6 +128,7 @@ class TestLearning:
             assert rates[step] == pytest.approx(1 + math.cos(math.pi * (step - 10) / 90))
         assert 0 < rates[99] < 0.01
         assert learning_rate(9, steps=10, warmup=10, peak=2.0) == 2.0
+        assert learning_rate(9, steps=10, warmup=20, peak=2.0) == 1.0
 
     def test_what_decays(self):
         network = tiny()
@@ -139,7 +140,7 @@ class TestLearning:
 
     def test_learns(self, tmp_path: Path):
         data = digits(1, (8, 8))
-        settings = TrainSettings(epochs=8, warmup_epochs=1, lr=1e-2, device="cpu")
+        settings = TrainSettings(epochs=8, lr=1e-2, warmup_epochs=1, device="cpu")
         network = tiny()
         result = train(network, data, settings, tmp_path, console=Console(file=io.StringIO()))
         assert result.history[-1].loss < 0.6 * result.history[0].loss

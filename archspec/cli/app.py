@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import archspec
-from archspec.cli import catalogue, networks, training
+from archspec.cli import catalogue, networks, training, weights
 
 app = typer.Typer(
     name="archspec",
@@ -43,6 +43,7 @@ for command in (
     catalogue.list_,
     catalogue.schema,
     catalogue.new,
+    weights.convert,
     training.train,
 ):
     app.command(command.__name__.rstrip("_"))(command)

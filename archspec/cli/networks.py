@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,7 @@ from archspec.cli.options import (
     load_plugins,
     make_plan,
 )
-from archspec.errors import ArchspecError
+from archspec.errors import ArchspecError, UsageError
 
 if TYPE_CHECKING:
     from archspec.plan import Plan
@@ -36,10 +37,16 @@ def build(
     ] = False,
     as_json: JsonOption = False,
     seed: Annotated[int, typer.Option(help="seed of the initial weights")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="load weights that archspec saved, before the forward pass")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="save the weights as .safetensors")] = None,
     plugin: PluginOption = [],  # noqa: B006
     allow_outside: OutsideOption = False,
 ) -> None:
     """Build a network: its cost table beside the published figures, then the network, then one forward pass."""
+    if plan_only and (weights or save):
+        raise UsageError("--plan-only builds no weights: it goes with neither --weights nor --save")
     load_plugins(plugin)
     plan = make_plan(spec, sets, size, allow_outside)
     if as_json:
@@ -49,7 +56,7 @@ def build(
     else:
         _print_table(plan, ops, patched=bool(sets or size))
     if not plan_only:
-        _run_once(plan, seed)
+        _run_once(plan, seed, weights, save)
 
 
 def _print_table(plan: Plan, ops: bool, *, patched: bool) -> None:
@@ -64,14 +71,20 @@ def _print_table(plan: Plan, ops: bool, *, patched: bool) -> None:
         screen.print(line, markup=False)
 
 
-def _run_once(plan: Plan, seed: int) -> None:
+def _run_once(plan: Plan, seed: int, weights: Path | None, save: Path | None) -> None:
     """Build the network and pass one random image through it; progress goes to stderr."""
     import torch
 
     from archspec import api
+    from archspec.checkpoints import check_target, save_weights
+    from archspec.weights import load_pretrained
 
+    if save:
+        check_target(save)
     started = time.perf_counter()
     network = api.build(plan, seed=seed)
+    if weights:
+        typer.echo(load_pretrained(network, weights), err=True)
     built = time.perf_counter()
     image = torch.randn(1, plan.source.width, *plan.source.grid, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
@@ -82,6 +95,9 @@ def _run_once(plan: Plan, seed: int) -> None:
         f"in {passed - built:.2f} s",
         err=True,
     )
+    if save:
+        save_weights(network, save)
+        typer.echo(f"wrote {save}", err=True)
 
 
 def validate(
