@@ -13,6 +13,7 @@ from archspec.counting import trace
 from archspec.errors import ArchspecError, CountError, SpecError
 from archspec.modules import build_unit
 from archspec.plan import Plan, Step, Unit
+from archspec.shapes import on_meta
 from archspec.spec import Block
 from archspec.validation import problem
 
@@ -56,7 +57,7 @@ _known: dict[Unit, Cost] = {}
 def unit_cost(unit: Unit) -> Cost:
     """The cost of a unit. Raises CountError for an operation without a formula."""
     if unit not in _known:
-        with torch.device("meta"):
+        with on_meta():
             module = build_unit(unit).eval()
             macs, other = trace(module, *_inputs(unit))
         _known[unit] = Cost(*count_params(module), macs, other)

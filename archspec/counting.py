@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from archspec.errors import CountError
+from archspec.shapes import Mode
 
 aten = torch.ops.aten
 Formula = Callable[[tuple[Any, ...], Any], int]
@@ -307,7 +307,7 @@ def register_formula(operation: Any, macs: Formula) -> None:
     MACS[operation] = macs
 
 
-class Counter(TorchDispatchMode):
+class Counter(Mode):
     """Counts whatever runs inside `with Counter() as counter:`. Raises CountError for an unknown operation."""
 
     def __init__(self) -> None:

@@ -46,6 +46,16 @@ class Problem:
         return ": ".join([*parts, self.rule]) + remedy
 
 
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Each once, in the order of their places."""
+
+    def key(problem: Problem) -> tuple[str, int, int]:
+        place = problem.place
+        return (place.file, place.line, place.column) if place else ("", 0, 0)
+
+    return sorted(dict.fromkeys(problems), key=key)
+
+
 class ArchspecError(Exception):
     """Whatever archspec raises on purpose."""
 

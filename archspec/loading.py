@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-from archspec.errors import Place, Problem, SpecError, UsageError, nearest, shorten
+from archspec.errors import Place, Problem, SpecError, UsageError, in_order, nearest, shorten
 from archspec.paths import Path as PatchPath
 from archspec.paths import apply_patch, apply_patches, parse_assignment
 from archspec.spec import Spec, read_spec
@@ -95,6 +95,7 @@ def patched(tree: Node, sets: Sequence[str], size: int | tuple[int, int] | None 
     """The tree with the command line's patches applied, in order."""
     for text in sets:
         path, value = parse_assignment(text)
+        _refuse_followed(path, value)
         tree = apply_patch(tree, path, value)
     if size is None:
         return tree
@@ -176,6 +177,12 @@ def _shipped_base(extends: Node, name: str) -> Path:
     return known[name]
 
 
+def _refuse_followed(path: PatchPath, value: Node) -> None:
+    if path.steps[0] in ("extends", "set"):
+        rule = f"'{path.steps[0]}' is followed before patches are applied, so none can change it"
+        raise SpecError([Problem(place=value.key_place, path=str(path), rule=rule, suggestion="write it in a file")])
+
+
 def _apply_set(tree: Node, patches: Node) -> Node:
     """`set:` patches in order; those at fault are reported together."""
     if patches.mapping is None:
@@ -185,13 +192,15 @@ def _apply_set(tree: Node, patches: Node) -> Node:
     parsed: list[tuple[PatchPath, Node]] = []
     for text, value in patches.mapping.items():
         try:
-            parsed.append((PatchPath.parse(text, value.key_place), value))
+            path = PatchPath.parse(text, value.key_place)
+            _refuse_followed(path, value)
+            parsed.append((path, value))
         except SpecError as error:
-            problems.extend(error.problems)
+            problems.extend(replace(found, path=found.path or "set") for found in error.problems)
     try:
         tree = apply_patches(tree, parsed)
     except SpecError as error:
         problems.extend(error.problems)
     if problems:
-        raise SpecError(problems)
+        raise SpecError(in_order(problems))
     return tree

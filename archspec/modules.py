@@ -13,15 +13,17 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from archspec.errors import ArchspecError, OptionError, PluginError, Problem, SpecError
+from archspec.errors import ArchspecError, OptionError, PluginError, Problem, SpecError, in_order
 from archspec.layout import Grid, to_map, to_tokens
 from archspec.plan import Plan, Unit, at_option, within
 from archspec.registry import Layout
+from archspec.shapes import on_meta
 from archspec.spec import At, Block, Modifier
 from archspec.validation import Part, problem
 
 Side: TypeAlias = dict[str, Tensor]
-Call: TypeAlias = Callable[[nn.Module, Tensor, Grid, Side], tuple[Tensor, Side]]
+Call: TypeAlias = Callable[[nn.Module, Tensor, Grid, Side, Tensor], tuple[Tensor, Side]]
+INPUT = "input"  # what a mixer with side information finds its branch's input under, as it was before the norm
 
 
 class Stem(nn.Module):
@@ -137,7 +139,7 @@ class Branch(nn.Module):
         self.call = call
 
     def forward(self, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
-        y, side = self.call(self.body, self.front(self.norm(x)), grid, side)
+        y, side = self.call(self.body, self.front(self.norm(x)), grid, side, x)
         return x + self.drop_path(self.scale(self.end(y))), side
 
 
@@ -148,21 +150,22 @@ class SkipBranch(nn.Module):
         return x, side
 
 
-def _on_tokens(body: nn.Module, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
+def _on_tokens(body: nn.Module, x: Tensor, grid: Grid, side: Side, raw: Tensor) -> tuple[Tensor, Side]:
     return body(x), side
 
 
-def _on_map(body: nn.Module, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
+def _on_map(body: nn.Module, x: Tensor, grid: Grid, side: Side, raw: Tensor) -> tuple[Tensor, Side]:
     return to_tokens(body(to_map(x, grid))), side
 
 
-def _on_tokens_with_side(body: nn.Module, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
-    return cast("tuple[Tensor, Side]", body(x, side))
+def _on_tokens_with_side(body: nn.Module, x: Tensor, grid: Grid, side: Side, raw: Tensor) -> tuple[Tensor, Side]:
+    y, given = body(x, {**side, INPUT: raw})
+    return y, {name: value for name, value in given.items() if name != INPUT}
 
 
-def _on_map_with_side(body: nn.Module, x: Tensor, grid: Grid, side: Side) -> tuple[Tensor, Side]:
-    y, side = body(to_map(x, grid), side)
-    return to_tokens(y), side
+def _on_map_with_side(body: nn.Module, x: Tensor, grid: Grid, side: Side, raw: Tensor) -> tuple[Tensor, Side]:
+    y, given = body(to_map(x, grid), {**side, INPUT: raw})
+    return to_tokens(y), {name: value for name, value in given.items() if name != INPUT}
 
 
 CALLS: dict[tuple[Layout, bool], Call] = {
@@ -297,18 +300,21 @@ def check(plan: Plan) -> None:
 
     Raises SpecError with the problems of all units.
     """
-    problems: dict[Problem, None] = {}
-    for unit, name in {step.unit: step.name for step in reversed(list(plan.steps()))}.items():  # where it first stands
+    problems: list[Problem] = []
+    first: dict[Unit, str] = {}
+    for step in plan.steps():
+        first.setdefault(step.unit, step.name)
+    for unit, name in first.items():
         if unit in _checked:
             continue
         try:
-            with torch.device("meta"):
+            with on_meta():
                 build_unit(unit)
             _checked.add(unit)
         except SpecError as error:
-            problems.update(dict.fromkeys(within(name, found) for found in error.problems))
+            problems.extend(within(name, found) for found in error.problems)
     if problems:
-        raise SpecError(list(problems))
+        raise SpecError(in_order(problems))
 
 
 _checked: set[Unit] = set()

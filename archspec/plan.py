@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from archspec import registry
-from archspec.errors import OptionError, Problem, SpecError
+from archspec.errors import OptionError, Problem, SpecError, in_order
 from archspec.layout import Grid
 from archspec.spec import Block, Spec, Stage
 from archspec.tree import Node, child_path
@@ -105,7 +105,7 @@ def lay_out(spec: Spec) -> Plan:
     planner = _Planner(spec)
     plan = planner.plan()
     if plan is None or planner.problems:
-        raise SpecError(list(dict.fromkeys(planner.problems)))
+        raise SpecError(in_order(planner.problems))
     return plan
 
 
@@ -215,7 +215,8 @@ class _Planner:
     def refuse_prefix(self, name: str, part: Part, state: State) -> None:
         if state.prefix and not part.entry.prefix:
             rule = f"the {part.entry.title} has no place for the class token that is in front of the map"
-            remedy = "class_token: false, with a head that pools the mean"
+            able = [entry.name for entry in registry.entries() if entry.kind == part.kind and entry.prefix]
+            remedy = f"these have: {', '.join(able)}" if able else "class_token: false, and head pool: mean"
             self.problems.append(within(name, problem(part.node, rule, remedy)))
 
 

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 
 from archspec.errors import PluginError, UnknownName, nearest
@@ -87,17 +87,26 @@ class Entry:
     @cached_property
     def options(self) -> type[BaseModel]:
         """The options as a strict pydantic model: unknown keys and wrong types fail."""
-        hints = typing.get_type_hints(self.cls.__init__, include_extras=True)  # type: ignore[misc]
         fields: dict[str, Any] = {}
-        for parameter in _parameters(self.cls):
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                default = ... if parameter.default is parameter.empty else parameter.default
-                fields[parameter.name] = (hints[parameter.name], default)
-        config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+        config = ConfigDict(
+            extra="forbid",
+            strict=True,
+            frozen=True,
+            allow_inf_nan=False,
+            protected_namespaces=(),
+            validate_default=True,
+        )
         try:
-            return create_model(f"{self.kind}_{self.name}", __config__=config, **fields)
-        except PydanticSchemaGenerationError as error:
+            hints = typing.get_type_hints(self.cls.__init__, include_extras=True)  # type: ignore[misc]
+            for parameter in _parameters(self.cls):
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    default = ... if parameter.default is parameter.empty else parameter.default
+                    fields[parameter.name] = (hints[parameter.name], default)
+            model = create_model(f"{self.kind}_{self.name}", __config__=config, **fields)
+        except (PydanticSchemaGenerationError, NameError, TypeError) as error:
             raise PluginError(f"{self.title}: an option's type cannot be validated: {error}") from error
+        _check_defaults(self.title, model)
+        return model
 
     def needs(self, options: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
         """Names of the side information that it takes with these options."""
@@ -120,6 +129,16 @@ class Entry:
     def summary(self) -> str:
         """The first line of the class's docstring."""
         return (inspect.getdoc(self.cls) or "").split("\n", 1)[0]
+
+
+def _check_defaults(title: str, model: type[BaseModel]) -> None:
+    """A default must keep the rule of its own option."""
+    try:
+        model()
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            if detail["type"] != "missing":
+                raise PluginError(f"{title}: the default of '{detail['loc'][0]}': {detail['msg'].lower()}") from None
 
 
 def _parameters(cls: type) -> list[inspect.Parameter]:
@@ -175,6 +194,7 @@ def register(
     per_block: for a position encoding: it stands at the start of every block, not once before the stage.
     side: for a mixer that takes or gives side information, such as a significance map: `forward(x, side)` then gets a
         dictionary of what earlier mixers of the stage gave, name -> (B, N), and returns (y, side) with its own added.
+        Under "input" it finds the branch's input (B, P + N, C) as it was before the norm.
         Static methods `needs(options)` and `provides(options)`, both optional, return the names for the given options.
     tags: words to find it by, such as "attention" or "convolution".
     Raises PluginError for a duplicate name or a constructor that breaks the rules at the top of this module.

@@ -87,11 +87,12 @@ def _stage(index: int, stage: Stage) -> dict[str, Any]:
     if stage.class_token:
         plain |= {"class_token": True, "class_token_std": stage.class_token_std}
     blocks = [_block(block) for block in stage.blocks]
-    plain |= {"mixer": _cycle([block.mixer for block in stage.blocks]), **blocks[0]}
+    first = {**blocks[0], "position": "none"} if stage.position else blocks[0]
+    plain |= {"mixer": _cycle([block.mixer for block in stage.blocks]), **first}
     if stage.position:
-        plain["position"] = _part(stage.position)
+        plain["position"] = _part(stage.position)  # stands in front of the blocks, which are then without
     plain["norm_out"] = _part(stage.norm_out)
-    overrides = _overrides(blocks)
+    overrides = _overrides(first, blocks)
     return {**plain, "blocks": overrides} if overrides else plain
 
 
@@ -102,13 +103,13 @@ def _cycle(mixers: Sequence[Part | None]) -> Any:
     return cycle if period > 1 else cycle[0]
 
 
-def _overrides(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What differs from the first block, by runs of equal blocks."""
+def _overrides(first: dict[str, Any], blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What differs from what the stage says for its first block, by runs of equal blocks."""
     found: dict[str, Any] = {}
     start = 0
     while start < len(blocks):
         stop = next((i for i in range(start, len(blocks)) if blocks[i] != blocks[start]), len(blocks))
-        differs = {key: value for key, value in blocks[start].items() if value != blocks[0][key]}
+        differs = {key: value for key, value in blocks[start].items() if value != first[key]}
         if differs:
             found[f"{start}:{stop}" if stop > start + 1 else str(start)] = differs
         start = stop

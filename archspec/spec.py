@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from archspec.errors import Place, Problem, SpecError, nearest
+from archspec.errors import Place, Problem, SpecError, in_order, nearest
 from archspec.frames import (
     MAX_BLOCKS,
     MAX_MODIFIERS,
@@ -99,13 +99,8 @@ def read_spec(tree: Node) -> Spec:
     reader = _Reader()
     spec = reader.spec(tree)
     if spec is None or reader.problems:
-        raise SpecError(sorted(dict.fromkeys(reader.problems), key=_order))
+        raise SpecError(in_order(reader.problems))
     return spec
-
-
-def _order(problem: Problem) -> tuple[str, int, int]:
-    place = problem.place
-    return (place.file, place.line, place.column) if place else ("", 0, 0)
 
 
 class _Reader:
@@ -170,13 +165,7 @@ class _Reader:
         if node is None:
             return None
         if not node.items or len(node.items) > MAX_STAGES:
-            found = (
-                f"a list of {len(node.items)}"
-                if node.items
-                else "an empty list"
-                if node.items == ()
-                else node.describe()
-            )
+            found = node.describe() if node.items is None else f"a list of {len(node.items)}"
             self.problems.append(problem(node, f"{found} where a list of 1 to {MAX_STAGES} stages is expected"))
             return None
         frames = [read_frame(StageFrame, stage, self.problems) for stage in node.items]

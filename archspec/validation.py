@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -15,6 +15,7 @@ from archspec.registry import KINDS, RESERVED, Entry, Kind
 from archspec.tree import Node, child_path
 from archspec.wording import explain, unknown_key
 
+Location = tuple[int | str, ...]
 MISSING = "missing; "  # how the rule of an absent key begins
 Value = str | int | float | bool | None | tuple["Value", ...]
 
@@ -106,10 +107,11 @@ def _read_options(entry: Entry, node: Node, problems: list[Problem], *, whole: b
 
 
 def _type_hint(kind: Kind, node: Node) -> str:
-    """For a part without a type: the parts of that kind which have the options that are written."""
+    """For a part without a type: the parts of that kind, or those of them that have the options which are written."""
+    names = registry.names(kind)
     written = set(node.mapping or {}) - RESERVED
-    fitting = [name for name in registry.names(kind) if written <= set(registry.find(kind, name).options.model_fields)]
-    return f"such as type: {fitting[0]}" if written and fitting else ""
+    fitting = [name for name in names if written <= set(_options(kind, name))]
+    return f"there are: {', '.join(f'type: {name}' for name in fitting or names)}"
 
 
 def _refuse_options_of_none(kind: Kind, node: Node, problems: list[Problem]) -> None:
@@ -146,6 +148,8 @@ def _problems(error: ValidationError, node: Node, what: str, known: Iterable[str
     for detail in details:
         if detail["type"] == "missing" and any(f"'{detail['loc'][-1]}'" in hint for hint in hints):
             continue  # it is there, misspelt, and that is said
+        if detail["type"] == "too_short" and any(_is_inside(other["loc"], detail["loc"]) for other in details):
+            continue  # pydantic counts the good items alone
         one = _problem(detail, node, what, known)
         earlier = found.get(one.path)
         if earlier is None:
@@ -169,6 +173,10 @@ def _problem(detail: ErrorDetails, node: Node, what: str, known: Iterable[str]) 
         return problem(at, rule, suggestion, key=True)
     rule, suggestion = explain(detail, at)
     return problem(at, rule, suggestion)
+
+
+def _is_inside(place: Location, of: Location) -> bool:
+    return len(place) > len(of) and place[: len(of)] == of
 
 
 def _homes(key: str, known: Iterable[str]) -> list[str]:

@@ -163,8 +163,17 @@ def load_pretrained(
 
 
 def _refusal(report: Report) -> str:
-    hint = "" if report.loaded else f" (are its names another source's? known: {', '.join(sources())})"
-    message = f"{report.path}: does not fit {report.network}; nothing was loaded{hint}"
+    """Counts and a remedy first: the list may be long."""
+    wrong = [*report.missing, *report.unexpected, *report.mismatched]
+    hint = ""
+    if not report.loaded:
+        hint = f" (are its names another source's? known: {', '.join(sources())})"
+    elif all(finding.name.startswith(CLASSIFIER) for finding in wrong):
+        hint = (
+            " (only the classifier differs: give the number of classes, in a command --classes N, to start a new one)"
+        )
+    counts = ", ".join(f"{len(getattr(report, kind))} {kind}" for kind in ("missing", "unexpected", "mismatched"))
+    message = f"{report.path}: does not fit {report.network}, nothing was loaded: {counts}{hint}"
     return "\n".join([message, *report.lines()])
 
 
@@ -186,7 +195,7 @@ class _Matching:
             if target is None:
                 self.leave_out(name, theirs)
             else:
-                self.take(name, theirs, self.source.change(name, value), target)
+                self.take(name, theirs, value, target)
         self.check_missing()
         if self.new_classifier:
             self.replace_classifier()
@@ -218,7 +227,7 @@ class _Matching:
             self.report.skipped.append(Finding(theirs, reason))
 
     def take(self, name: str, theirs: str, value: Tensor, target: Tensor) -> None:
-        fitted, note = self.fitted(name, value, target)
+        fitted, note = self.fitted(name, self.source.change(name, value), target)
         if fitted.shape != target.shape:
             origin = "" if theirs == name else f", {theirs}"
             shapes = f"{tuple(value.shape)} in the checkpoint{origin}; {tuple(target.shape)} here"

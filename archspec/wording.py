@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from archspec.errors import nearest, shorten
 from archspec.tree import Node
+from archspec.yaml_reader import FLOAT
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -58,7 +59,8 @@ def unknown_key(key: str, what: str, known: Iterable[str], homes: Sequence[str])
     keys = sorted(known)
     belongs = f"it belongs to {' or '.join(homes)}" if homes else ""
     hint = nearest(key, keys, cutoff=0.8) or belongs or nearest(key, keys)
-    return f"'{shorten(key)}' is no key of {what}", hint or f"there are: {', '.join(keys) or 'none'}"
+    known_ones = f"there are: {', '.join(keys)}" if keys else "it has no options"
+    return f"'{shorten(key)}' is no key of {what}", hint or known_ones
 
 
 def _choice(expected: str, node: Node) -> tuple[str, str]:
@@ -72,20 +74,24 @@ def _length(context: Mapping[str, Any], node: Node) -> tuple[str, str]:
     length = f"at least {context['min_length']}" if "min_length" in context else f"at most {context['max_length']}"
     if isinstance(node.value, str):
         return f"a text of {len(node.value)} characters", length
-    return f"a list of {len(node.items or ())} where the length is {length}", ""
+    return f"a list of {len(node.items or ())}", length
 
 
 def _as_meant(node: Node, expected: str) -> str:
     """`write 8, without quotes`, `write 8`, `write true`, `write "5", in quotes`: the same value in the right type."""
     value = node.value
-    if isinstance(value, str) and expected.endswith("number"):
-        text = value.strip()
-        is_number = text.isascii() and text.lstrip("+-").replace(".", "", 1).isdigit()
-        return f"write {text}, without quotes" if is_number else ""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e18:
-        return f"write {int(value)}"
-    if isinstance(value, str) and expected == "true or false" and value in _YES_AND_NO:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    if expected == "text":
+        return f'write "{value}", in quotes'
+    if expected == "a list":
+        return f"write [{value}]"
+    if expected == "true or false" and value in _YES_AND_NO:
         return f"write {_YES_AND_NO[value]}"
-    if expected == "text" and isinstance(value, int | float):
-        return f'write "{node.describe()}", in quotes'
-    return f"write [{value}]" if expected == "a list" and isinstance(value, str | int | float) else ""
+    if not expected.endswith("number"):
+        return ""
+    if isinstance(value, str):
+        plain = value.strip().replace("_", "")
+        how = "" if "_" in value else ", without quotes"
+        return f"write {plain}{how}" if FLOAT.fullmatch(plain) else ""
+    return f"write {int(value)}" if float(value).is_integer() and abs(value) < 1e18 else ""

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal
 
+import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -41,10 +43,17 @@ class Depthwise(nn.Conv2d):
 
 
 class ResidualDepthwise(Depthwise):
-    """x + convolution(x)."""
+    """x + convolution(x), in one convolution: its kernel has one more in the middle."""
+
+    identity: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.register_buffer("identity", F.pad(torch.ones(1, 1, 1, 1), (1, 1, 1, 1)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+        y = self._conv_forward(x.permute(0, 3, 1, 2), self.weight + self.identity, self.bias)
+        return y.permute(0, 2, 3, 1)
 
 
 @register("ffn", "conv_mlp", layout="map", tags=("mlp", "convolution"))

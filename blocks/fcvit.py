@@ -146,7 +146,9 @@ class FCViT(nn.Module):
         kernel: Annotated[int, Field(ge=1, le=63, description="side of the depthwise convolution; odd")] = 11,
         context: Annotated[
             Literal["none", "static", "dynamic"],
-            Field(description="global context: none, the same everywhere, or by each position's similarity to the mean"),
+            Field(
+                description="global context: none, the same everywhere, or by each position's similarity to the mean"
+            ),
         ] = "dynamic",
         groups: Annotated[
             int, Field(ge=1, le=1024, description="groups of channels with a similarity each; divides the width")

@@ -44,16 +44,16 @@ def part_ends(tokens: int, shares: Sequence[int]) -> list[int]:
 
 
 def orders(significance: Tensor, grid: Grid) -> Tensor:
-    """(B, N) -> (B, 2, N): tokens by ascending significance, ties by rows, and then by columns."""
+    """(B, N) -> (2, B, N): tokens by ascending significance, ties by rows, and then by columns."""
     H, W = grid
     by_columns = significance.unflatten(1, grid).mT.flatten(1)
-    order = torch.stack((significance, by_columns), dim=1).argsort(dim=-1, stable=True)
-    rows, columns = order.unbind(1)
-    return torch.stack((rows, columns % H * W + columns // H), dim=1)  # both count the tokens row by row
+    order = torch.stack((significance, by_columns), dim=0).argsort(dim=-1, stable=True)
+    rows, columns = order.unbind(0)
+    return torch.stack((rows, columns % H * W + columns // H), dim=0)  # both count the tokens row by row
 
 
 class Merge(nn.Linear):
-    """Every `rate` consecutive tokens to one: (B, 2, n, C) -> (B, 2, ceil(n / rate), C)."""
+    """Every `rate` consecutive tokens to one: (2, B, n, C) -> (2, B, ceil(n / rate), C)."""
 
     def __init__(self, rate: int) -> None:
         super().__init__(rate, 1)
@@ -116,22 +116,22 @@ class SelfGuidedAttention(nn.Module):
         return self.proj(y.reshape(x.shape) + self.lepe(x)).permute(0, 3, 1, 2), side
 
     def merged(self, x: Tensor, order: Tensor) -> Tensor:
-        """Tokens (B, N, C) in two orders (B, 2, N) -> merged tokens (B, 2, M, C)."""
+        """Tokens (B, N, C) in two orders (2, B, N) -> merged tokens (2, B, M, C)."""
         B, N, C = x.shape
-        place = order + N * torch.arange(B, device=x.device)[:, None, None]  # in the list of all images' tokens
+        place = order + N * torch.arange(B, device=x.device)[:, None]  # in the list of all images' tokens
         flat = x.reshape(B * N, C)
         parts = []
         for (start, end), merge in zip(pairwise(part_ends(N, self.shares)), self.merges, strict=True):
             tokens = flat.index_select(0, place[:, :, start:end].flatten())
-            parts.append(merge(tokens.view(B, 2, end - start, C)))
+            parts.append(merge(tokens.view(2, B, end - start, C)))
         return torch.cat(parts, dim=2)
 
     def keys_and_values(self, merged: Tensor) -> tuple[Tensor, Tensor]:
-        """Merged tokens (B, 2, M, C) -> keys and values (B, h, M, d), the first half of the heads by rows."""
-        rows, columns = merged.unbind(1)
-        kv = torch.stack((self.kv_rows(rows), self.kv_columns(columns)), dim=1)  # (B, 2, M, C)
-        kv = kv.unflatten(-1, (2, -1, self.head_shape[1]))  # (B, 2, M, 2, h/2, d)
-        k, v = kv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
+        """Merged tokens (2, B, M, C) -> keys and values (B, h, M, d), the first half of the heads by rows."""
+        rows, columns = merged.unbind(0)
+        kv = torch.stack((self.kv_rows(rows), self.kv_columns(columns)), dim=2)  # (B, M, 2, C)
+        kv = kv.unflatten(-1, (2, -1, self.head_shape[1]))  # (B, M, 2, 2, h/2, d)
+        k, v = kv.permute(3, 0, 2, 4, 1, 5).flatten(2, 3).unbind(0)
         return k, v
 
 

@@ -181,7 +181,7 @@ def test_the_problems_of_all_branches_come_at_once():
 
 def test_a_patch_cannot_multiply_without_bounds():
     spec = "a: [" + "1, " * 5000 + "]"
-    assert refused("a[*]", "[1, 2, 3, 4]", spec) == ["--set:1:1: a[*]: the patch sets more than 20000 values"]
+    assert refused("a[*]", "[1, 2, 3, 4]", spec) == ["--set:1:1: a[*]: the patches set more than 20000 values"]
 
 
 def test_a_patch_leaves_the_base_and_shares_what_it_does_not_touch():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def run(folder: Path, settings: TrainSettings = SMALL, data: Split | None = None
 
 def same(first: Weights, second: Weights) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on many threads, far slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +350,9 @@ class TestResume:
     @pytest.mark.slow
     @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL and SIGINT")
     def test_signals(self, tmp_path: Path):
-        start = "import runpy, sys; runpy.run_path(sys.argv[1])['long_run'](sys.argv[2])"
+        start = (
+            "import runpy, sys, torch; torch.set_num_threads(1); runpy.run_path(sys.argv[1])['long_run'](sys.argv[2])"
+        )
         command = [sys.executable, "-c", start, __file__, str(tmp_path / "killed")]
         for epoch, number in [(2, signal.SIGKILL), (30, signal.SIGINT), (60, signal.SIGKILL)]:
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
