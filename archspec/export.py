@@ -18,11 +18,19 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 TOLERANCE = 1e-4  # relative to the largest logit; float32 in another order of summation
 
 
+def find_format(name: str) -> Format:
+    """The format of that name. Raises UsageError."""
+    for known in FORMATS:
+        if name == known:
+            return known
+    raise UsageError(f"--export {name}: no such format (there are: {', '.join(FORMATS)})")
+
+
 def export(network: nn.Module, example: Tensor, form: Format, path: Path) -> float:
     """Write the network for inputs like `example`, and return the largest difference of the logits that come back.
 
-    Raises UsageError where a package is missing or the file cannot be written, RunError for an operation that the format
-    does not know, or logits that differ; the file is then not written.
+    Raises UsageError where a package is missing, RunError for an operation that the format does not know or for logits
+    that differ; the file is then not written.
     """
     network.eval()
     with torch.inference_mode():

@@ -22,12 +22,13 @@ MAX_BLOCKS = 4_000  # of all stages together
 MAX_OVERRIDES = 256
 MAX_MODIFIERS = 16  # of one block
 MAX_SIZE = 16_384
+REFERENCE = "archspec-reference"  # schema.py writes a $ref: pydantic refuses one that leads out of its own model
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def _refer(to: str, description: str, *, many: bool = False) -> WithJsonSchema:
     """A tree in the model, a reference to the definition of `to` (one, or a list) in the JSON Schema."""
-    one = {"$ref": f"#/$defs/{to}"}
+    one = {REFERENCE: to}
     listed = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
     return WithJsonSchema({**(listed if many else one), "description": description})
 
@@ -90,7 +91,7 @@ class BlockFrame(Frame):
     norm: Annotated[Node | None, _refer("norm", "norm in front of mixer and ffn; `layer` unless said")] = None
     act: Annotated[Node | None, _refer("act", "activation of the ffn; `gelu` unless said")] = None
     position: Annotated[Node | None, _refer("position", "position encoding; `none` unless said")] = None
-    modifiers: Annotated[Node | None, WithJsonSchema({"$ref": "#/$defs/modifiers"})] = None
+    modifiers: Annotated[Node | None, WithJsonSchema({REFERENCE: "modifiers"})] = None
     layer_scale: Annotated[
         float | None,
         Field(
@@ -117,7 +118,7 @@ class StageFrame(DefaultsFrame):
     depth: Annotated[int, Field(ge=1, le=MAX_DEPTH, description="number of blocks")]
     class_token: Annotated[bool, Field(description="put a learned class token in front, from this stage on")] = False
     class_token_std: Annotated[float, Field(ge=0, le=10, description="deviation of its normal initial values")] = 0.02
-    blocks: Annotated[Node | None, WithJsonSchema({"$ref": "#/$defs/blocks"})] = None
+    blocks: Annotated[Node | None, WithJsonSchema({REFERENCE: "blocks"})] = None
 
 
 class InputFrame(Frame):
@@ -159,7 +160,7 @@ class SpecFrame(Frame):
     ]
     name: Name
     description: Text = ""
-    input: Annotated[Node | None, WithJsonSchema({"$ref": "#/$defs/input"})] = None
+    input: Annotated[Node | None, WithJsonSchema({REFERENCE: "input"})] = None
     classes: Annotated[int, Field(ge=0, le=10_000_000, description="classes of the head; 0 for features alone")] = 1000
     drop_path: Annotated[
         float, Field(ge=0, lt=1, description="stochastic depth: rate of the last block, growing linearly from 0")
@@ -168,12 +169,12 @@ class SpecFrame(Frame):
         Literal["torch", "fan_out"],
         Field(description="convolutions start as PyTorch does, or normal with variance 2 / fan-out"),
     ] = "torch"
-    defaults: Annotated[Node | None, WithJsonSchema({"$ref": "#/$defs/defaults"})] = None
+    defaults: Annotated[Node | None, WithJsonSchema({REFERENCE: "defaults"})] = None
     stem: Annotated[Node, _refer("stem", "from the image to the first stage's tokens")]
     stages: Annotated[
         Node,
-        WithJsonSchema({"type": "array", "items": {"$ref": "#/$defs/stage"}, "minItems": 1, "maxItems": MAX_STAGES}),
+        WithJsonSchema({"type": "array", "items": {REFERENCE: "stage"}, "minItems": 1, "maxItems": MAX_STAGES}),
     ]
     head: Annotated[Node, _refer("head", "from the last stage to the classes; `none` for a backbone alone")]
-    blocks: Annotated[Node | None, WithJsonSchema({"$ref": "#/$defs/blocks"})] = None
-    published: Annotated[Node | None, WithJsonSchema({"$ref": "#/$defs/published"})] = None
+    blocks: Annotated[Node | None, WithJsonSchema({REFERENCE: "blocks"})] = None
+    published: Annotated[Node | None, WithJsonSchema({REFERENCE: "published"})] = None

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from archspec import registry
-from archspec.frames import BlockFrame, DefaultsFrame, InputFrame, PublishedFrame, SpecFrame, StageFrame
+from archspec.frames import REFERENCE, BlockFrame, DefaultsFrame, InputFrame, PublishedFrame, SpecFrame, StageFrame
 from archspec.registry import KINDS, RESERVED, Entry, Kind
 from archspec.spec import DEFAULT_AT, POSITIONS
 
@@ -19,7 +19,8 @@ def json_schema() -> dict[str, Any]:
         "extends": {"type": "string", "description": "a shipped network, or a file below this one's folder"},
         "set": {"type": "object", "description": "patches, path: value, applied in order after `extends`"},
     }
-    spec["required"] = ["archspec"]  # the rest may come from the file that is extended
+    needed = [key for key in spec.pop("required") if key != "name"]  # without a name the file's counts
+    spec["anyOf"] = [{"required": ["extends"]}, {"required": needed}]
     definitions: dict[str, Any] = {kind: _kind(kind) for kind in KINDS}
     frames: dict[str, type[BaseModel]] = {
         "input": InputFrame,
@@ -46,11 +47,23 @@ def json_schema() -> dict[str, Any]:
 def _object(model: type[BaseModel]) -> dict[str, Any]:
     """A frame or a set of options as an object schema without pydantic's titles."""
     schema = model.model_json_schema()
-    properties = {name: _untitled(of) for name, of in schema.get("properties", {}).items()}
+    properties = {name: _linked(_untitled(of)) for name, of in schema.get("properties", {}).items()}
     made: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
     if schema.get("required"):
         made["required"] = schema["required"]
     return made
+
+
+def _linked(schema: Any) -> Any:
+    """With every reference as JSON Schema writes it."""
+    if isinstance(schema, list):
+        return [_linked(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        ("$ref" if key == REFERENCE else key): f"#/$defs/{of}" if key == REFERENCE else _linked(of)
+        for key, of in schema.items()
+    }
 
 
 def _untitled(schema: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ and k keys.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,33 +37,41 @@ from .lepe import Lepe
 Significance = Literal["hybrid", "local", "global", "uniform"]
 
 
-def pad_to(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, H, W, ...) with zeros on the right and at the bottom until both sides divide."""
-    down, right = -x.shape[1] % height, -x.shape[2] % width
-    return F.pad(x, (0, 0) * (x.ndim - 3) + (0, right, 0, down)) if down or right else x
+class Windows(NamedTuple):
+    """A map cut into windows; what the last ones lack on the right and at the bottom is padding."""
 
+    grid: Grid
+    height: int
+    width: int
 
-def split_windows(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, H, W, ..., h, d) -> (..., B*n, h, height*width, d): one copy, or none for a single window."""
-    x = x.unflatten(2, (-1, width)).unflatten(1, (-1, height))  # (B, n, height, n, width, ..., h, d)
-    between = range(5, x.ndim - 2)
-    x = x.permute(*between, 0, 1, 3, -2, 2, 4, -1)
-    return x.flatten(-3, -2).flatten(-6, -4)
+    @property
+    def count(self) -> Grid:
+        """Windows from top to bottom and from left to right."""
+        return -(-self.grid[0] // self.height), -(-self.grid[1] // self.width)
 
+    def pad(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H', W', C) with zeros, where windows do not cover the map evenly."""
+        down, right = -self.grid[0] % self.height, -self.grid[1] % self.width
+        return F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
 
-def join_windows(x: Tensor, height: int, width: int, grid: Grid) -> Tensor:
-    """(B*n, h, height*width, d) -> (B, H, W, h, d) with grid = (H, W): one copy, or none for a single window."""
-    n = (grid[0] // height, grid[1] // width)
-    x = x.unflatten(2, (height, width)).unflatten(0, (-1, *n))  # (B, n, n, h, height, width, d)
-    return x.permute(0, 1, 4, 2, 5, 3, 6).flatten(3, 4).flatten(1, 2)
+    def split(self, x: Tensor, parts: int, heads: int) -> Tensor:
+        """(B, H, W, parts*h*d) -> (parts, B*n, h, q, d) in one copy; without any for a single window."""
+        Y, X = self.count
+        x = self.pad(x).view(-1, Y, self.height, X, self.width, parts, heads, x.shape[-1] // (parts * heads))
+        return x.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(parts, -1, heads, self.height * self.width, x.shape[-1])
 
+    def join(self, x: Tensor) -> Tensor:
+        """(B*n, h, q, d) -> (B, H, W, h, d) in one copy; without any for a single window."""
+        (Y, X), (heads, _, d) = self.count, x.shape[1:]
+        x = x.reshape(-1, Y, X, heads, self.height, self.width, d).permute(0, 1, 4, 2, 5, 3, 6)
+        return x.reshape(-1, Y * self.height, X * self.width, heads, d)[:, : self.grid[0], : self.grid[1]]
 
-def real_tokens(grid: Grid, height: int, width: int, batch: int, device: torch.device) -> Tensor | None:
-    """(B*n, height*width): which tokens of each window padding did not make; None where there is no padding."""
-    if grid[0] % height == 0 and grid[1] % width == 0:
-        return None
-    real = pad_to(torch.ones(1, *grid, dtype=torch.bool, device=device), height, width)
-    return split_windows(real[..., None, None], height, width)[:, 0, :, 0].repeat(batch, 1)
+    def real(self, batch: int, device: torch.device) -> Tensor | None:
+        """(B*n, q), False at padding; None where there is none."""
+        if self.grid[0] % self.height == 0 and self.grid[1] % self.width == 0:
+            return None
+        real = torch.ones(1, *self.grid, 1, dtype=torch.bool, device=device)
+        return self.split(real, 1, 1)[0, :, 0, :, 0].repeat(batch, 1)
 
 
 class Merge(nn.Module):
@@ -78,7 +86,8 @@ class Merge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, K, L, C)."""
-        y = self.conv(pad_to(x, self.scale, self.scale).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        padded = Windows((x.shape[1], x.shape[2]), self.scale, self.scale).pad(x)
+        y = self.conv(padded.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.act(self.norm(y))
 
 
@@ -108,7 +117,7 @@ class ScaleGroup(nn.Module):
 
     def __init__(self, width: int, heads: int, head_width: int, scale: int, window: int | None, tell: bool) -> None:
         super().__init__()
-        self.head_shape, self.scale, self.window = (heads, head_width), scale, window
+        self.heads, self.scale, self.window = heads, scale, window
         self.merge = Merge(width, scale) if scale > 1 else nn.Identity()
         self.q = nn.Linear(width, heads * head_width)
         self.kv = nn.Linear(width, 2 * heads * head_width)
@@ -117,25 +126,21 @@ class ScaleGroup(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, H, W, C) -> output (B, H, W, h, d), and the significance (B, H, W) if it tells."""
         B, H, W, _ = x.shape
-        kv = self.kv(self.merge(x)).unflatten(-1, (2, *self.head_shape))  # (B, K, L, 2, h, d)
-        merged = (kv.shape[1], kv.shape[2])
-        keys = (min(self.window or size, size) for size in merged)
-        height, width = keys
-        tall, wide = height * self.scale, width * self.scale
-        k, v = split_windows(pad_to(kv, height, width), height, width).unbind(0)  # (B*n, h, k, d) each
-        q = pad_to(self.q(x).unflatten(-1, self.head_shape), tall, wide)  # (B, H', W', h, d)
-        padded = (q.shape[1], q.shape[2])
-        real_q = real_tokens((H, W), tall, wide, B, x.device)
-        real_k = real_tokens(merged, height, width, B, x.device)
-        y, received = self.attend(split_windows(q, tall, wide), k, v, real_q, real_k)
-        y = join_windows(y, tall, wide, padded)[:, :H, :W]
-        return y, None if received is None else self.spread(received, (height, width), padded)[:, :H, :W]
+        merged = self.merge(x)  # (B, K, L, C)
+        K, L = merged.shape[1:3]
+        keys = Windows((K, L), min(self.window or K, K), min(self.window or L, L))
+        queries = Windows((H, W), keys.height * self.scale, keys.width * self.scale)
+        k, v = keys.split(self.kv(merged), 2, self.heads)  # (B*n, h, k, d) each
+        q = queries.split(self.q(x), 1, self.heads)[0]  # (B*n, h, q, d)
+        y, received = self.attend(q, k, v, queries.real(B, x.device), keys.real(B, x.device))
+        told = None if received is None else self.spread(keys.join(received[:, None, :, None]), (H, W))
+        return queries.join(y), told
 
-    def spread(self, received: Tensor, window: Grid, padded: Grid) -> Tensor:
-        """What keys received, (B*n, k), to each of the tokens that they were made of: (B, H', W'), padding included."""
-        merged = (padded[0] // self.scale, padded[1] // self.scale)
-        x = join_windows(received[:, None, :, None], *window, merged)[..., 0, 0]  # (B, K', L')
-        return x.repeat_interleave(self.scale, 1).repeat_interleave(self.scale, 2)
+    def spread(self, received: Tensor, grid: Grid) -> Tensor:
+        """What keys received, (B, K, L, 1, 1), to each of the tokens that they were made of: (B, H, W)."""
+        B, K, L = received.shape[:3]
+        x = received.view(B, K, 1, L, 1).expand(B, K, self.scale, L, self.scale)
+        return x.reshape(B, K * self.scale, L * self.scale)[:, : grid[0], : grid[1]]
 
 
 @register("mixer", "hybrid_scale", layout="map", side=True, tags=("attention", "local", "global"))

@@ -63,9 +63,19 @@ class Merge(nn.Linear):
         if x.shape[2] % rate:
             x = F.pad(x, (0, 0, 0, -x.shape[2] % rate))
         groups = x.reshape(-1, rate, x.shape[-1])
-        # As a product of matrices, since a linear would first move the tokens behind the channels.
-        merged = torch.bmm(self.weight.expand(groups.shape[0], 1, rate), groups) + self.bias
+        # As products of matrices, since a linear would first move the tokens behind the channels.
+        merged = torch.baddbmm(self.bias, self.weight.expand(groups.shape[0], 1, rate), groups)
         return merged.view(*x.shape[:2], -1, x.shape[-1])
+
+
+class MergeOne(nn.Linear):
+    """Merge at rate 1, where as many products of 1×1 matrices would be slow."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., None])[..., 0]
 
 
 @register("mixer", "self_guided", layout="map", side=True, tags=("attention", "global"))
@@ -94,7 +104,9 @@ class SelfGuidedAttention(nn.Module):
             raise OptionError("heads", heads, "is odd, but each reading order of the map has half of the heads", "even")
         self.head_shape = (heads, width // heads)
         self.shares = shares
-        self.merges = nn.ModuleList(Merge(rate) for rate in _rates(grid, shares, into, rates))
+        self.merges = nn.ModuleList(
+            Merge(rate) if rate > 1 else MergeOne() for rate in _rates(grid, shares, into, rates)
+        )
         self.q = nn.Linear(width, width)
         self.kv_rows = nn.Linear(width, width)
         self.kv_columns = nn.Linear(width, width)

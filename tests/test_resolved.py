@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from archspec import registry
 from archspec.errors import SpecError
@@ -52,6 +53,13 @@ PATCHES = [
     *("stages[0].position=none", "stages[0].position=learned", "stages[-1].position=sine", "stages[*].norm_out=layer"),
     *("stages[0].class_token=true", "stages[0].class_token_std=0.5", "name=n.1-x_2", 'description="no: 1e3"'),
 ]
+
+
+class OfABlock(nn.Identity):
+    """A position encoding that stands in each block."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
 def assert_same(spec: Spec, again: Spec) -> None:
@@ -106,8 +114,11 @@ def test_text_that_looks_like_something_else_stays_text(text: str) -> None:
     assert load_text(to_yaml(spec)).description == text
 
 
-def test_positions_of_the_stage_and_of_single_blocks_are_told_apart() -> None:
-    per_block = next(entry.name for entry in registry.entries() if entry.kind == "position" and entry.per_block)
+def test_positions_of_the_stage_and_of_single_blocks_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    per_block = "of_a_block"
+    registry.load_providers()
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    registry.register("position", per_block, per_block=True)(OfABlock)
     once = ("depth: 4", f"depth: 4, position: learned, blocks: {{0: {{position: {per_block}}}}}")
     spec = load_text(BASE.replace(*once))
     stage = spec.stages[1]

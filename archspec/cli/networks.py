@@ -41,12 +41,18 @@ def build(
         Path | None, typer.Option(metavar="FILE", help="load weights that archspec saved, before the forward pass")
     ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="save the weights as .safetensors")] = None,
+    export: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(
+            metavar="pt2|onnx FILE", help="write the network for other tools, once its logits have been compared"
+        ),
+    ] = None,
     plugin: PluginOption = [],  # noqa: B006
     allow_outside: OutsideOption = False,
 ) -> None:
     """Build a network: its cost table beside the published figures, then the network, then one forward pass."""
-    if plan_only and (weights or save):
-        raise UsageError("--plan-only builds no weights: it goes with neither --weights nor --save")
+    if plan_only and (weights or save or export):
+        raise UsageError("--plan-only builds no weights: it goes with none of --weights, --save and --export")
     load_plugins(plugin)
     plan = make_plan(spec, sets, size, allow_outside)
     if as_json:
@@ -56,7 +62,7 @@ def build(
     else:
         _print_table(plan, ops, patched=bool(sets or size))
     if not plan_only:
-        _run_once(plan, seed, weights, save)
+        _run_once(plan, seed, weights, save, export)
 
 
 def _print_table(plan: Plan, ops: bool, *, patched: bool) -> None:
@@ -71,16 +77,19 @@ def _print_table(plan: Plan, ops: bool, *, patched: bool) -> None:
         screen.print(line, markup=False)
 
 
-def _run_once(plan: Plan, seed: int, weights: Path | None, save: Path | None) -> None:
+def _run_once(plan: Plan, seed: int, weights: Path | None, save: Path | None, export: tuple[str, Path] | None) -> None:
     """Build the network and pass one random image through it; progress goes to stderr."""
     import torch
 
     from archspec import api
     from archspec.checkpoints import check_target, save_weights
+    from archspec.export import export as write
+    from archspec.export import find_format
     from archspec.weights import load_pretrained
 
     if save:
         check_target(save)
+    form = find_format(export[0]) if export else None
     started = time.perf_counter()
     network = api.build(plan, seed=seed)
     if weights:
@@ -98,6 +107,9 @@ def _run_once(plan: Plan, seed: int, weights: Path | None, save: Path | None) ->
     if save:
         save_weights(network, save)
         typer.echo(f"wrote {save}", err=True)
+    if export and form:
+        difference = write(network, image, form, export[1])
+        typer.echo(f"wrote {export[1]}; its logits differ by {difference:.2g} at most", err=True)
 
 
 def validate(
