@@ -2,8 +2,9 @@
 
 Convention: `macs` are the multiply-accumulates of convolutions, linears and matrix products (attention included, whatever
 kernel runs it), without biases. `ops` adds, per element, what fvcore counts besides: batch norm 2 (evaluation), layer and
-group norm 5, adaptive mean pooling 1 (per input element), bilinear resizing and grid sampling 4 (per output element).
-Everything in `FREE` moves, compares or combines elements and counts nothing.
+group norm 5, each one less without a weight; adaptive mean pooling 1 (per input element; to a single value it is a plain
+mean, and free); resizing 4, by nearest neighbours 1, and grid sampling 4 (per output element). What moves, compares or
+combines elements counts nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archspec.errors import CountError
+from archspec.errors import CountError, PluginError
 from archspec.shapes import Mode
 
 aten = torch.ops.aten
@@ -56,6 +57,7 @@ MACS: dict[Any, Formula] = {
     aten._scaled_dot_product_efficient_attention: _attention,
     aten._scaled_dot_product_cudnn_attention: _attention,
     aten._scaled_dot_product_fused_attention_overrideable: _attention,
+    aten._scaled_dot_product_attention_math_for_mps: _attention,
 }
 
 
@@ -63,17 +65,27 @@ def _per_output(times: int) -> Formula:
     return lambda args, out: times * (out[0] if isinstance(out, tuple) else out).numel()
 
 
+def _norm(weight: int, plain: int = 4) -> Formula:
+    """Per element `plain` and, where there is an argument number `weight` to scale by, one more."""
+    return lambda args, out: (plain + (args[weight] is not None)) * args[0].numel()
+
+
+def _batch_norm(args: tuple[Any, ...], out: Any) -> int:
+    return _norm(1, 4 if args[5] else 1)(args, out)  # in evaluation the mean and the deviation are there already
+
+
 OTHER_OPS: dict[Any, Formula] = {
-    aten.native_layer_norm: _per_output(5),
-    aten.native_group_norm: _per_output(5),
-    aten.native_batch_norm: lambda args, out: (5 if args[5] else 2) * out[0].numel(),
-    aten._native_batch_norm_legit: lambda args, out: (5 if args[5] else 2) * out[0].numel(),
-    aten._native_batch_norm_legit_no_training: _per_output(2),
-    aten._batch_norm_with_update: _per_output(5),
-    aten._batch_norm_no_update: _per_output(2),
-    aten.cudnn_batch_norm: lambda args, out: (5 if args[5] else 2) * out[0].numel(),
+    aten.native_layer_norm: _norm(2),
+    aten.native_group_norm: _norm(1),
+    aten.native_batch_norm: _batch_norm,
+    aten.cudnn_batch_norm: _batch_norm,
+    aten._native_batch_norm_legit: lambda args, out: _norm(1, 4 if args[-3] else 1)(args, out),
+    aten._native_batch_norm_legit_no_training: _norm(1, 1),
+    aten._batch_norm_with_update: _norm(1),
+    aten._batch_norm_no_update: _norm(1, 1),
     aten._adaptive_avg_pool2d: lambda args, out: args[0].numel(),
-    aten.upsample_nearest2d: lambda args, out: 0,
+    aten.upsample_nearest2d: _per_output(1),
+    aten._upsample_nearest_exact2d: _per_output(1),
     aten.upsample_bilinear2d: _per_output(4),
     aten._upsample_bilinear2d_aa: _per_output(4),
     aten.upsample_bicubic2d: _per_output(4),
@@ -81,230 +93,53 @@ OTHER_OPS: dict[Any, Formula] = {
     aten.grid_sampler_2d: _per_output(4),
 }
 
-_FREE_NAMES = [
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "_reshape_alias",
-    "expand",
-    "permute",
-    "transpose",
-    "t",
-    "squeeze",
-    "unsqueeze",
-    "alias",
-    "detach",
-    "slice",
-    "select",
-    "split",
-    "split_with_sizes",
-    "chunk",
-    "unbind",
-    "cat",
-    "stack",
-    "repeat",
-    "clone",
-    "copy",
-    "copy_",
-    "_to_copy",
-    "to",
-    "contiguous",
-    "lift_fresh",
-    "lift_fresh_copy",
-    "as_strided",
-    "unfold",
-    "narrow",
-    "flip",
-    "roll",
-    "pad",
-    "constant_pad_nd",
-    "reflection_pad2d",
-    "replication_pad2d",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "im2col",
-    "col2im",
-    "channel_shuffle",
-    "diagonal",
-    "tril",
-    "triu",
-    "empty",
-    "empty_like",
-    "empty_strided",
-    "new_empty",
-    "new_empty_strided",
-    "zeros",
-    "zeros_like",
-    "new_zeros",
-    "ones",
-    "ones_like",
-    "new_ones",
-    "full",
-    "full_like",
-    "new_full",
-    "fill",
-    "fill_",
-    "zero",
-    "zero_",
-    "arange",
-    "linspace",
-    "eye",
-    "scalar_tensor",
-    "index",
-    "index_select",
-    "index_put",
-    "index_put_",
-    "_index_put_impl_",
-    "gather",
-    "take",
-    "scatter",
-    "scatter_",
-    "scatter_add",
-    "scatter_add_",
-    "scatter_reduce",
-    "masked_fill",
-    "masked_fill_",
-    "masked_scatter",
-    "where",
-    "sort",
-    "topk",
-    "argsort",
-    "argmax",
-    "argmin",
-    "max",
-    "min",
-    "amax",
-    "amin",
-    "kthvalue",
-    "cumsum",
-    "bucketize",
-    "searchsorted",
-    "add",
-    "add_",
-    "sub",
-    "sub_",
-    "rsub",
-    "mul",
-    "mul_",
-    "div",
-    "div_",
-    "neg",
-    "abs",
-    "sign",
-    "reciprocal",
-    "pow",
-    "exp",
-    "exp_",
-    "log",
-    "log_",
-    "log1p",
-    "expm1",
-    "sqrt",
-    "rsqrt",
-    "square",
-    "sin",
-    "cos",
-    "tan",
-    "atan2",
-    "floor",
-    "ceil",
-    "round",
-    "remainder",
-    "fmod",
-    "maximum",
-    "minimum",
-    "clamp",
-    "clamp_",
-    "clamp_min",
-    "clamp_min_",
-    "clamp_max",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "logical_and",
-    "logical_or",
-    "logical_not",
-    "bitwise_and",
-    "bitwise_or",
-    "bitwise_not",
-    "isnan",
-    "isinf",
-    "any",
-    "all",
-    "sum",
-    "mean",
-    "var",
-    "var_mean",
-    "std",
-    "std_mean",
-    "prod",
-    "norm",
-    "linalg_vector_norm",
-    "logsumexp",
-    "addcmul",
-    "addcdiv",
-    "lerp",
-    "floor_divide",
-    "gelu",
-    "relu",
-    "relu_",
-    "leaky_relu",
-    "silu",
-    "silu_",
-    "sigmoid",
-    "sigmoid_",
-    "tanh",
-    "softplus",
-    "elu",
-    "hardtanh",
-    "hardtanh_",
-    "hardswish",
-    "hardswish_",
-    "hardsigmoid",
-    "mish",
-    "erf",
-    "_softmax",
-    "_log_softmax",
-    "_safe_softmax",
-    "native_dropout",
-    "dropout",
-    "threshold",
-    "max_pool2d_with_indices",
-    "avg_pool2d",
-    "_fused_dropout",
-    "rand",
-    "rand_like",
-    "randn",
-    "randn_like",
-    "randperm",
-    "randint",
-    "uniform",
-    "uniform_",
-    "normal_",
-    "bernoulli",
-    "bernoulli_",
-    "exponential",
-    "exponential_",
-    "_local_scalar_dense",
-    "is_same_size",
-    "_assert_async",
-    "sym_size",
-    "sym_numel",
-    "resolve_conj",
-    "resolve_neg",
-]
-FREE: set[Any] = {getattr(aten, name) for name in _FREE_NAMES if hasattr(aten, name)}
+# What counts nothing, by the reason; besides, every operation that torch marks as a view or as pointwise is free.
+FREE_NAMES = {
+    "moves elements": """
+        _to_copy _unsafe_view as_strided_ cat channel_shuffle col2im constant_pad_nd copy copy_ detach_ embedding flip
+        gather im2col index index_put index_put_ _index_put_impl_ index_select lift_fresh_copy masked_fill_
+        masked_scatter pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d repeat replication_pad1d
+        replication_pad2d roll rot90 scatter scatter_ select_scatter slice_scatter squeeze_ stack t_ take transpose_
+        tril triu unsafe_split unsafe_split_with_sizes unsqueeze_
+    """,
+    "creates elements": """
+        arange empty empty_like empty_strided eye fill fill_ full full_like linspace new_empty new_empty_strided
+        new_full new_ones new_zeros ones ones_like scalar_tensor tril_indices triu_indices zero zero_ zeros zeros_like
+    """,
+    "compares elements": """
+        all amax amin aminmax any argmax argmin bucketize cummax cummin kthvalue max max_pool2d_with_indices median min
+        searchsorted sort topk
+    """,
+    "combines elements, without products of matrices": """
+        _log_softmax _prelu_kernel _safe_softmax _softmax avg_pool2d cumprod cumsum floor_divide glu hardswish
+        hardswish_ index_add index_add_ linalg_vector_norm log_sigmoid_forward logsumexp mean norm prod scatter_add
+        scatter_add_ scatter_reduce std std_mean sum var var_mean
+    """,
+    "draws random elements": """
+        bernoulli bernoulli_ exponential exponential_ native_dropout normal_ rand rand_like randint randn randn_like
+        randperm uniform uniform_
+    """,
+    "speaks of types, not of elements": "promote_types result_type",
+}
+FREE: set[Any] = {
+    getattr(aten, name) for names in FREE_NAMES.values() for name in names.split() if hasattr(aten, name)
+}  # a later torch may have dropped one
+
+
+def is_free(func: Any) -> bool:
+    """Whether an operation (an overload, as a dispatch mode sees it) counts nothing."""
+    return func.overloadpacket in FREE or func.is_view or torch.Tag.pointwise in func.tags
 
 
 def register_formula(operation: Any, macs: Formula) -> None:
     """Declare what an operation of a plugin costs: `macs(args, output)`, for one call.
 
-    operation: an overload packet such as `torch.ops.my_library.my_operation`.
+    operation: such as `torch.ops.my_library.my_operation`. Raises PluginError for anything else.
     """
-    MACS[operation] = macs
+    packet = getattr(operation, "overloadpacket", operation)
+    if not isinstance(packet, torch._ops.OpOverloadPacket):
+        raise PluginError(f"{operation!r} is no operation of torch's; give such as torch.ops.my_library.my_operation")
+    MACS[packet] = macs
 
 
 class Counter(Mode):
@@ -316,15 +151,23 @@ class Counter(Mode):
         self.other_ops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
         operation = func.overloadpacket
-        if operation in MACS:
-            self.macs += MACS[operation](args, out)
-        elif operation in OTHER_OPS:
-            self.other_ops += OTHER_OPS[operation](args, out)
-        elif operation not in FREE:
+        macs, other_ops = MACS.get(operation), OTHER_OPS.get(operation)
+        if macs is None and other_ops is None and not is_free(func):
+            return self._parts(func, args, kwargs)
+        out = func(*args, **kwargs)
+        self.macs += macs(args, out) if macs else 0
+        self.other_ops += other_ops(args, out) if other_ops else 0
+        return out
+
+    def _parts(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Count what an operation consists of: in inference mode a linear, say, arrives here in one piece."""
+        with self:
+            out = func.decompose(*args, **kwargs)
+        if out is NotImplemented:
             raise CountError(
-                f"the operation {operation} is neither counted nor known to be free; "
+                f"the operation {func.overloadpacket} is neither counted nor known to be free; "
                 "declare it with archspec.counting.register_formula(operation, macs)"
             )
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -121,9 +122,14 @@ def load_tree(path: Path, *, allow_outside: bool = False) -> Node:
     root = _Root(shipped_folder() if inside else path.parent, allow_outside)
     tree = _followed(read_file(path), path, root, (path.resolve(),))
     if "name" not in (tree.mapping or {}):
-        name = Node(path.stem, Place(str(path)))
+        name = Node(name_of(path), Place(str(path)))
         tree = replace(tree, value={**(tree.mapping or {}), "name": name})
     return tree
+
+
+def name_of(path: Path) -> str:
+    """A file's name as the name of a network: `2 x.yaml` is 2_x."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem).lstrip("_.-")[:100] or "network"
 
 
 def _followed(tree: Node, path: Path | None, root: _Root, seen: tuple[Path, ...]) -> Node:

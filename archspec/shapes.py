@@ -27,6 +27,7 @@ aten = torch.ops.aten
 # Answered by twins although torch does not call them pointwise: the result is as large as the first tensor.
 SAME_SIZE = {
     aten.floor_divide.default,
+    aten.hardswish.default,
     aten.zeros_like.default,
     aten.ones_like.default,
     aten.full_like.default,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,10 +126,12 @@ def new(
 ) -> None:
     """Write a commented starter spec that builds as it is."""
     from archspec.files import write_new
-    from archspec.loading import SUFFIXES, shipped_folder
+    from archspec.loading import SUFFIXES, name_of, shipped_folder
 
     if file.suffix not in SUFFIXES:
-        raise UsageError(f"{file}: a spec's name ends in .yaml ({file.name}.yaml?)")
+        raise UsageError(f"{file}: a spec's name ends in .yaml, such as my_network.yaml")
+    if not file.parent.is_dir():
+        raise UsageError(f"{file}: there is no folder {file.parent}")
     text = (shipped_folder() / "starter" / "starter.yaml").read_text(encoding="utf-8")
-    write_new(file, text.replace("name: starter", f"name: {file.stem}"))
-    typer.echo(f"{file} written; next: archspec build {file}", err=True)
+    write_new(file, re.sub("name: starter *", f"name: {name_of(file)}".ljust(34), text))
+    typer.echo(f"{file} written; next: archspec build {shlex.quote(str(file))}", err=True)
