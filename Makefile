@@ -14,7 +14,7 @@ help:
 	@echo "make test     run all tests"
 	@echo "make unit     run the fast tests"
 	@echo "make check    format, lint, types, all tests: what CI runs"
-	@echo "make format   fix what the linter can fix, and format"
+	@echo "make format   fix what the linter can fix, format, and write the schema for editors"
 	@echo "make setup    only install, into VENV=$(VENV), with PYTHON=$(PYTHON)"
 	@echo "make clean    remove caches and build output"
 
@@ -45,6 +45,7 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+	$(VENV)/bin/archspec schema > specs/archspec.schema.json
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

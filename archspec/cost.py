@@ -20,7 +20,7 @@ from archspec.validation import problem
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one image. params: all parameters; fixed_params: those of them that are not trained; macs, ops: see counting."""
+    """Of one image. params: all parameters; fixed_params: those that are not trained; macs, other_ops: see counting."""
 
     params: int = 0
     fixed_params: int = 0

@@ -1,10 +1,10 @@
 """Counting by tracing: every operation that runs is looked up here, and one that is in no table is an error.
 
-Convention: `macs` are the multiply-accumulates of convolutions, linears and matrix products (attention included, whatever
-kernel runs it), without biases. `ops` adds, per element, what fvcore counts besides: batch norm 2 (evaluation), layer and
-group norm 5, each one less without a weight; adaptive mean pooling 1 (per input element; to a single value it is a plain
-mean, and free); resizing 4, by nearest neighbours 1, and grid sampling 4 (per output element). What moves, compares or
-combines elements counts nothing.
+Convention: `macs` are the multiply-accumulates of convolutions, linears and matrix products (attention included,
+whatever kernel runs it), without biases. `ops` adds, per element, what fvcore counts besides: batch norm 2 (in
+evaluation), layer and group norm 5, each one less without a weight; adaptive mean pooling 1 (per input element; to a
+single value it is a plain mean, and free); resizing and grid sampling 4, by nearest neighbours 1 (per output element).
+What moves, compares or combines elements counts nothing.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Counter(Mode):
     """Counts whatever runs inside `with Counter() as counter:`. Raises CountError for an unknown operation."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.macs = 0
         self.other_ops = 0
 

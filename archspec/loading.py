@@ -17,6 +17,7 @@ from archspec.validation import problem
 from archspec.yaml_reader import read_file, read_yaml
 
 NETWORK_FOLDERS = ("", "micro", "hybrids")
+STUDY_FOLDERS = ("ablations",)
 NOT_INHERITED = ("name", "description", "published", "extends", "set")  # they speak of the one network they stand in
 SUFFIXES = (".yaml", ".yml")
 MAX_FILES = 32  # that extend one another
@@ -49,6 +50,17 @@ def find_spec(name: str) -> Path:
     if name not in known:
         hint = nearest(name, known) or "`archspec list specs` shows what is shipped"
         raise UsageError(f"{shorten(name)}: neither a file nor a shipped network ({hint})")
+    return known[name]
+
+
+def find_study(name: str) -> Path:
+    """The file behind a command's STUDY argument: a path, or a shipped study. Raises UsageError, naming the nearest."""
+    path = Path(name)
+    if path.suffix in SUFFIXES:
+        return path
+    known = {file.stem: file for folder in STUDY_FOLDERS for file in sorted((shipped_folder() / folder).glob("*.yaml"))}
+    if name not in known:
+        raise UsageError(f"{name}: neither a file nor a shipped study ({nearest(name, known) or ', '.join(known)})")
     return known[name]
 
 
@@ -132,6 +144,12 @@ def name_of(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem).lstrip("_.-")[:100] or "network"
 
 
+def base_tree(base: Node, path: Path, *, allow_outside: bool = False) -> Node:
+    """The tree of the network that the study in `path` builds on. Raises SpecError, UsageError."""
+    own = shipped_folder() if path.resolve().is_relative_to(shipped_folder().resolve()) else path.parent
+    return _base(base, path, _Root(own, allow_outside), (path.resolve(),))
+
+
 def _followed(tree: Node, path: Path | None, root: _Root, seen: tuple[Path, ...]) -> Node:
     """`tree` laid over what it extends, with its `set` applied."""
     own = dict(tree.mapping or {})
@@ -141,7 +159,7 @@ def _followed(tree: Node, path: Path | None, root: _Root, seen: tuple[Path, ...]
         base = _base(extends, path, root, seen)
         kept = {key: node for key, node in (base.mapping or {}).items() if key not in NOT_INHERITED}
         merged = overlay(replace(base, value=kept), merged)
-    return _apply_set(merged, patches) if patches is not None else merged
+    return apply_set(merged, patches) if patches is not None else merged
 
 
 def _base(extends: Node, path: Path | None, root: _Root, seen: tuple[Path, ...]) -> Node:
@@ -189,7 +207,7 @@ def _refuse_followed(path: PatchPath, value: Node) -> None:
         raise SpecError([Problem(place=value.key_place, path=str(path), rule=rule, suggestion="write it in a file")])
 
 
-def _apply_set(tree: Node, patches: Node) -> Node:
+def apply_set(tree: Node, patches: Node) -> Node:
     """`set:` patches in order; those at fault are reported together."""
     if patches.mapping is None:
         patches = replace(patches, path="set")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from archspec import registry
-from archspec.errors import OptionError, Problem, SpecError, in_order
+from archspec.errors import OptionError, PluginError, Problem, SpecError, in_order
 from archspec.layout import Grid
 from archspec.spec import Block, Spec, Stage
 from archspec.tree import Node, child_path
@@ -189,16 +189,19 @@ class _Planner:
         """The state behind a stem or downsample."""
         self.refuse_prefix(name, part, state)
         try:
-            grid = part.entry.cls.output_grid(state.grid, dict(part.options))  # type: ignore[attr-defined]
+            height, length = part.entry.cls.output_grid(state.grid, dict(part.options))  # type: ignore[attr-defined]
         except OptionError as error:
             self.problems.append(within(name, at_option(part, error)))
             return None
-        if min(grid) < 1:
-            height, length = state.grid
-            lost = problem(part.node, f"nothing is left of the {height}×{length} map", "take a larger input")
+        except Exception as error:  # a block may fail in any way; what the user needs is its name and place
+            where = f"{part.node.place}: {part.node.path}"
+            raise PluginError(f"{where}: the {part.entry.title} cannot tell its output's grid: {error!r}") from error
+        if min(height, length) < 1:
+            before = f"{state.grid[0]}×{state.grid[1]}"
+            lost = problem(part.node, f"nothing is left of the {before} map", "take a larger input")
             self.problems.append(within(name, lost))
             return None
-        return State(width, grid, state.prefix)
+        return State(width, (height, length), state.prefix)
 
     def check_prefix(self, name: str, block: Block, state: State) -> None:
         for part in (block.mixer, block.ffn, block.position):

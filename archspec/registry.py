@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterable
@@ -61,6 +62,7 @@ DIMENSIONS: dict[Kind, dict[str, str]] = {
     },
 }
 RESERVED = {"type", "at"}  # keys of a part in YAML that are archspec's own
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 ENTRY_POINT = "archspec.blocks"
 OWN_PROVIDER = "archspec.blocks"
 
@@ -101,8 +103,9 @@ class Entry:
             for parameter in _parameters(self.cls):
                 if parameter.kind is parameter.KEYWORD_ONLY:
                     default = ... if parameter.default is parameter.empty else parameter.default
+                    _check_type(self.title, parameter.name, hints[parameter.name])
                     fields[parameter.name] = (hints[parameter.name], default)
-            model = create_model(f"{self.kind}_{self.name}", __config__=config, **fields)
+            model: type[BaseModel] = create_model(f"{self.kind}_{self.name}", __config__=config, **fields)
         except (PydanticSchemaGenerationError, NameError, TypeError) as error:
             raise PluginError(f"{self.title}: an option's type cannot be validated: {error}") from error
         _check_defaults(self.title, model)
@@ -131,6 +134,16 @@ class Entry:
         return (inspect.getdoc(self.cls) or "").split("\n", 1)[0]
 
 
+def _check_type(title: str, option: str, hint: Any) -> None:
+    """Options are hashed and compared, so none can be a list or a dictionary."""
+    origin = typing.get_origin(hint) or hint
+    if origin in (list, set, dict):
+        raise PluginError(f"{title}: the option '{option}' is a {origin.__name__}; a list of YAML is a tuple[..., ...]")
+    for inner in typing.get_args(hint):
+        if isinstance(inner, type) or typing.get_origin(inner):
+            _check_type(title, option, inner)
+
+
 def _check_defaults(title: str, model: type[BaseModel]) -> None:
     """A default must keep the rule of its own option."""
     try:
@@ -150,7 +163,7 @@ def _dimensions(entry: Entry) -> tuple[str, ...]:
     names = []
     for parameter in _parameters(entry.cls):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise PluginError(f"{entry.title}: *{parameter.name} would hide misspelt options; name every option")
+            raise PluginError(f"{entry.title}: {parameter} would hide misspelt options; name every option")
         if parameter.kind is parameter.KEYWORD_ONLY:
             _check_option(entry, parameter)
         elif parameter.name in DIMENSIONS[entry.kind]:
@@ -200,9 +213,10 @@ def register(
     Raises PluginError for a duplicate name or a constructor that breaks the rules at the top of this module.
     """
     if kind not in KINDS:
-        raise PluginError(
-            f"'{kind}' is no kind of part {nearest(kind, KINDS)}".rstrip() + f"; kinds: {', '.join(KINDS)}"
-        )
+        hint = nearest(kind, KINDS) or f"there are: {', '.join(KINDS)}"
+        raise PluginError(f"'{kind}' is no kind of part ({hint})")
+    if not _NAME.fullmatch(name) or name == "none":
+        raise PluginError(f"{kind} '{name}': a name is lower-case letters, digits and _, and not `none`")
 
     def decorate(cls: T) -> T:
         known = _entries.get((kind, name))
@@ -252,10 +266,9 @@ def load_providers() -> None:
     for point in importlib.metadata.entry_points(group=ENTRY_POINT):
         try:
             point.load()
-        except PluginError:
-            raise
         except Exception as error:  # a foreign package may fail in any way; its name is what the user needs
-            raise PluginError(f"the entry point '{point.name}' ({point.value}) cannot be loaded: {error!r}") from error
+            reason = error if isinstance(error, PluginError) else repr(error)
+            raise PluginError(f"the entry point '{point.name}' ({point.value}) cannot be loaded: {reason}") from error
 
 
 def load_plugin(path: Path) -> None:
@@ -278,17 +291,18 @@ def load_plugin(path: Path) -> None:
     before = dict(_entries)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's file may fail in any way
+    except (Exception, SystemExit) as error:  # a user's file may fail in any way
         _entries.clear()
         _entries.update(before)
         del sys.modules[module_name]
-        raise PluginError(f"{path}{_line_at_fault(error, resolved)}: {type(error).__name__}: {error}") from error
+        kind = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
+        raise PluginError(f"{path}{_line_at_fault(error, resolved)}: {kind}{error}") from error
     _loaded_plugins.add(str(resolved))
 
 
 def _line_at_fault(error: BaseException, path: Path) -> str:
     """`:12` for the last line of `path` on the way to the error, or nothing."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
         return f":{error.lineno}"
     line, trace = "", error.__traceback__
     while trace is not None:

@@ -86,5 +86,7 @@ class ConvMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         y = self.fc1(x.permute(0, 2, 3, 1))  # (B, H, W, D)
-        y = self.middle(self.act(self.depthwise(y)))
+        y = self.depthwise(y)  # on lines of their own, so that the memory of each is free for the next but one
+        y = self.act(y)
+        y = self.middle(y)
         return self.fc2(y).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Window attention: self-attention inside M×M windows, with a learned bias per head and relative position.
+"""Window attention: self-attention inside M×M windows, with a learned bias per head and relative position, or without.
 
 B batch, C channels, H × W the map, M window, N = M*M tokens of a window, nW windows of a map, h heads, d = C/h.
 
@@ -66,14 +66,17 @@ class WindowAttention(nn.Module):
         heads: Annotated[int, Field(ge=1, le=1024, description="attention heads; divides the width")] = 8,
         window: Annotated[int, Field(ge=1, le=64, description="side of a window, in tokens")] = 7,
         qkv_bias: Annotated[bool, Field(description="bias of the query, key and value projection")] = True,
+        position_bias: Annotated[bool, Field(description="the learned bias per head and relative position")] = True,
     ) -> None:
         super().__init__()
         divides("heads", heads, "the width", width)
         self.heads, self.window = heads, window
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
-        self.bias_table = nn.Parameter(nn.init.trunc_normal_(torch.empty((2 * window - 1) ** 2, heads), std=0.02))
-        self.register_buffer("index", relative_position_index(window), persistent=False)
+        self.bias_table: nn.Parameter | None = None
+        if position_bias:
+            self.bias_table = nn.Parameter(nn.init.trunc_normal_(torch.empty((2 * window - 1) ** 2, heads), std=0.02))
+            self.register_buffer("index", relative_position_index(window), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -81,19 +84,25 @@ class WindowAttention(nn.Module):
         padded = pad_to_windows(x.permute(0, 2, 3, 1), self.window)
         qkv = self.qkv(windows(padded, self.window)).unflatten(-1, (3, self.heads, -1))  # (B*nW, N, 3, h, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B*nW, h, N, d) each
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(B, (H, W)))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(B, (H, W), x.device))
         y = self.proj(y.transpose(1, 2).flatten(2))  # (B*nW, N, C)
         y = from_windows(y, self.window, (padded.shape[1], padded.shape[2]))
         return y[:, :H, :W].permute(0, 3, 1, 2)
 
-    def bias(self, batch: int, grid: Grid) -> Tensor:
-        """What is added to the scores, (1, h, N, N); -inf at padded keys, if any, and then (B*nW, h, N, N)."""
-        bias = self.bias_table[self.index].permute(2, 0, 1)[None].contiguous()
+    def bias(self, batch: int, grid: Grid, device: torch.device) -> Tensor | None:
+        """What is added to the scores, (1, h, N, N); -inf at padded keys, if any, and then (B*nW, h, N, N).
+
+        Without a position bias: nothing, or which keys are none of the padding, (B*nW, 1, 1, N).
+        """
+        bias = None
+        if self.bias_table is not None:
+            bias = self.bias_table[self.index].permute(2, 0, 1)[None].contiguous()
         if grid[0] % self.window == 0 and grid[1] % self.window == 0:
             return bias
-        real = pad_to_windows(torch.ones(1, *grid, 1, dtype=torch.bool, device=bias.device), self.window)
+        real = pad_to_windows(torch.ones(1, *grid, 1, dtype=torch.bool, device=device), self.window)
         real = windows(real, self.window)[:, None].mT  # (nW, 1, 1, N)
-        return bias.masked_fill(~real, float("-inf")).repeat(batch, 1, 1, 1)
+        keys = real if bias is None else bias.masked_fill(~real, float("-inf"))
+        return keys.repeat(batch, 1, 1, 1)
 
     def fit_weight(self, name: str, value: Tensor, grid: Grid | None) -> tuple[Tensor, str] | None:
         """A checkpoint's bias table for windows of another size, resized bicubically; see archspec.weights."""

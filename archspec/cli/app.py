@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import archspec
-from archspec.cli import catalogue, networks, training, weights
+from archspec.cli import catalogue, networks, studies, training, weights
 
 app = typer.Typer(
     name="archspec",
@@ -45,5 +45,6 @@ for command in (
     catalogue.new,
     weights.convert,
     training.train,
+    studies.ablate,
 ):
     app.command(command.__name__.rstrip("_"))(command)
