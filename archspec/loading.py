@@ -132,11 +132,7 @@ def load_tree(path: Path, *, allow_outside: bool = False) -> Node:
     """The tree of a file with `extends` and `set` applied; both keys are gone. Raises SpecError, UsageError."""
     inside = path.resolve().is_relative_to(shipped_folder().resolve())
     root = _Root(shipped_folder() if inside else path.parent, allow_outside)
-    tree = _followed(read_file(path), path, root, (path.resolve(),))
-    if "name" not in (tree.mapping or {}):
-        name = Node(name_of(path), Place(str(path)))
-        tree = replace(tree, value={**(tree.mapping or {}), "name": name})
-    return tree
+    return _followed(read_file(path), path, root, (path.resolve(),))
 
 
 def name_of(path: Path) -> str:
@@ -151,8 +147,9 @@ def base_tree(base: Node, path: Path, *, allow_outside: bool = False) -> Node:
 
 
 def _followed(tree: Node, path: Path | None, root: _Root, seen: tuple[Path, ...]) -> Node:
-    """`tree` laid over what it extends, with its `set` applied."""
-    own = dict(tree.mapping or {})
+    """`tree` laid over what it extends, with its `set` applied; named like its file unless it says otherwise."""
+    named = {} if path is None else {"name": Node(name_of(path), Place(str(path)))}
+    own = {**named, **(tree.mapping or {})}
     extends, patches = own.pop("extends", None), own.pop("set", None)
     merged = replace(tree, value=own)
     if extends is not None:

@@ -84,12 +84,12 @@ class WindowAttention(nn.Module):
         padded = pad_to_windows(x.permute(0, 2, 3, 1), self.window)
         qkv = self.qkv(windows(padded, self.window)).unflatten(-1, (3, self.heads, -1))  # (B*nW, N, 3, h, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B*nW, h, N, d) each
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(B, (H, W), x.device))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(B, (H, W)))
         y = self.proj(y.transpose(1, 2).flatten(2))  # (B*nW, N, C)
         y = from_windows(y, self.window, (padded.shape[1], padded.shape[2]))
         return y[:, :H, :W].permute(0, 3, 1, 2)
 
-    def bias(self, batch: int, grid: Grid, device: torch.device) -> Tensor | None:
+    def bias(self, batch: int, grid: Grid) -> Tensor | None:
         """What is added to the scores, (1, h, N, N); -inf at padded keys, if any, and then (B*nW, h, N, N).
 
         Without a position bias: nothing, or which keys are none of the padding, (B*nW, 1, 1, N).
@@ -99,7 +99,7 @@ class WindowAttention(nn.Module):
             bias = self.bias_table[self.index].permute(2, 0, 1)[None].contiguous()
         if grid[0] % self.window == 0 and grid[1] % self.window == 0:
             return bias
-        real = pad_to_windows(torch.ones(1, *grid, 1, dtype=torch.bool, device=device), self.window)
+        real = pad_to_windows(torch.ones(1, *grid, 1, dtype=torch.bool, device=self.proj.weight.device), self.window)
         real = windows(real, self.window)[:, None].mT  # (nW, 1, 1, N)
         keys = real if bias is None else bias.masked_fill(~real, float("-inf"))
         return keys.repeat(batch, 1, 1, 1)

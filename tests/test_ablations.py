@@ -30,7 +30,7 @@ REFERENCE = {
         (22.0507e6, None),
         (21.16e6, None),
         (22.05e6, None),
-        (28.8e6, None),
+        (28.82e6, None),
         (22.0507e6, None),
         (22.0553e6, None),
     ],
