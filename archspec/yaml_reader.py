@@ -354,7 +354,8 @@ def _explain(error: yaml.MarkedYAMLError, character: str) -> tuple[str, str]:
         return f"expected a value, found {repr(character) if character else 'the end'}", ""
     for bracket, kind in (("]", "list"), ("}", "mapping")):
         if f"',' or '{bracket}'" in problem:
-            return f"expected ',' or '{bracket}' for the {kind} that starts {line}", ""
+            hint = "quote a key with brackets in it" if character == "[" and kind == "mapping" else ""
+            return f"expected ',' or '{bracket}' for the {kind} that starts {line}", hint
     if "quoted scalar" in (error.context or "") and "end of stream" in problem:
         return f"the quoted text that starts {line} has no end", ""
     if error.context == "while parsing a block mapping":

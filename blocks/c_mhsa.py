@@ -63,10 +63,10 @@ class ConvAttention(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         size, area = x.shape[2:], self.kernel**2
         weights = self.weights(self.depthwise(x)).permute(0, 2, 3, 1)  # (B, H', W', h*k²*k²)
-        weights = weights.flatten(1, 2).unflatten(-1, (self.heads, area, area))  # (B, H'*W', h, k², k²)
-        weights = (weights * self.head_width**-0.5).softmax(dim=-1)
+        weights = weights.flatten(1, 2).unflatten(-1, (self.heads, area, area))  # (B, H'*W', h, values, outputs)
+        weights = (weights * self.head_width**-0.5).softmax(dim=-2)  # over the last axis it takes four times as long
         windows = F.unfold(self.values(x), self.kernel, padding=self.padding, stride=self.stride)  # (B, C*k², H'*W')
         windows = windows.unflatten(1, (self.heads, self.head_width, area)).permute(0, 4, 1, 3, 2)
-        mixed = weights @ windows  # (B, H'*W', h, k², d)
+        mixed = weights.mT @ windows  # (B, H'*W', h, k², d)
         mixed = mixed.permute(0, 2, 4, 3, 1).flatten(1, 3)  # (B, C*k², H'*W')
         return F.fold(mixed, size, self.kernel, padding=self.padding, stride=self.stride)

@@ -108,8 +108,8 @@ def attend_and_tell(
     seen = attention.detach()
     if real_q is None:
         return attention @ v, seen.mean((1, 2))
-    weights = real_q / real_q.sum(-1, keepdim=True)  # (B*n, q)
-    return attention @ v, (seen.mean(1) * weights[..., None]).sum(1)
+    weights = real_q.to(seen.dtype)[..., None]  # (B*n, q, 1)
+    return attention @ v, (seen.mean(1) * weights).sum(1) / weights.sum(1)
 
 
 class ScaleGroup(nn.Module):

@@ -95,17 +95,16 @@ class PartialAttention(nn.Module):
         """(B, N, C) -> (B, N, C); `side` is handed on as it is."""
         size = foreground_size(x.shape[1], self.share)
         chosen = self.score(side).argsort(dim=1, descending=True, stable=True)[:, :size]  # (B, F)
+        place = (torch.arange(len(x), device=x.device)[:, None], chosen)
         qkv = self.qkv(x)  # (B, N, 3*C)
-        front, query = self.attend(qkv, chosen)
+        front, query = self.attend(qkv[place])
         y = self.background(x, qkv, chosen, query)
-        place = chosen[..., None].expand(front.shape)  # (B, F, C)
-        return self.proj(y.scatter(1, place, front.to(y.dtype))), side
+        return self.proj(y.index_put(place, front.to(y.dtype))), side
 
-    def attend(self, qkv: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """The foreground's result (B, F, C) and the learned token's (B, 1, C)."""
-        front = qkv.take_along_dim(chosen[..., None], dim=1)  # (B, F, 3*C)
-        token = self.qkv(self.token).expand(len(front), 1, -1)
-        y = self.mixing(*split_heads(torch.cat((front, token), dim=1), self.heads))
+    def attend(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
+        """Projected foreground (B, F, 3*C) -> its result (B, F, C) and the learned token's (B, 1, C)."""
+        token = self.qkv(self.token).expand(len(qkv), 1, -1)
+        y = self.mixing(*split_heads(torch.cat((qkv, token), dim=1), self.heads))
         return y[:, :-1], y[:, -1:]
 
     def background(self, x: Tensor, qkv: Tensor, chosen: Tensor, query: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
+from timm.models.swin_transformer import PatchMerging as TimmPatchMerging
+
+from archspec import api
 from archspec.blocks.bilinear_embedding import BilinearEmbedding, sample
 from archspec.blocks.conditional_position import ConditionalPosition
 from archspec.blocks.conv_head import ConvHead, MlpHead
 from archspec.blocks.mat import MatAttention
 from archspec.blocks.patch_merging import PatchMerging
-from timm.models.swin_transformer import PatchMerging as TimmPatchMerging
-
-from archspec import api
 from archspec.errors import OptionError
 
 
@@ -33,8 +33,8 @@ def image(width=8, height=6, columns=9):
     return torch.randn(2, width, height, columns, dtype=torch.float64)
 
 
-# The published tables: the dissertation's 4.2, 4.3 and 4.9. Parameters are as printed there; multiply-accumulates without
-# and with norms and sampling are the fitted reading's, derived apart from this code, in units of 0.1 M.
+# The published tables: the dissertation's 4.2, 4.3 and 4.9. Parameters (M) are as printed there; multiply-accumulates
+# without and with norms and sampling are the fitted reading's, derived apart from this code, in units of 0.1 M.
 MAT = "stages[{}].mixer={{type: mat, heads: {}}}"
 POSITION = "stages[{}].position=conditional"
 WITHOUT = ["stages[2:].mixer=none", "stages[2:].position=none"]
@@ -163,9 +163,9 @@ def test_position_adds_a_convolution_of_each_channel():
 
 def plain_sample(feature, offsets):
     """Value by value: pixel (i, j) has its centre at (j, i); the four pixels around a point, within the border."""
-    B, C, h, w = feature.shape
+    h, w = feature.shape[2:]
     out = torch.zeros_like(feature)
-    for b, i, j in torch.cartesian_prod(*map(torch.arange, (B, h, w))).tolist():
+    for b, i, j in torch.cartesian_prod(*map(torch.arange, (len(feature), h, w))).tolist():
         x = min(max(j + offsets[b, 0, i, j].item(), 0), w - 1)
         y = min(max(i + offsets[b, 1, i, j].item(), 0), h - 1)
         for row in range(h):
