@@ -59,6 +59,6 @@ def _refuse_too_large(chosen: Plan) -> None:
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > available:
         raise UsageError(
-            f"{chosen.name}: the weights need {needed / 2**30:,.1f} GiB, this machine has {available / 2**30:,.1f} GiB; "
-            "--plan-only shows what it costs"
+            f"{chosen.name}: the weights need {needed / 2**30:,.1f} GiB, "
+            f"this machine has {available / 2**30:,.1f} GiB; --plan-only shows what it costs"
         )

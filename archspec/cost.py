@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from archspec.counting import trace
 from archspec.errors import ArchspecError, CountError, SpecError
-from archspec.modules import build_unit
+from archspec.modules import REMEMBERED, build_unit
 from archspec.plan import Plan, Step, Unit
 from archspec.shapes import on_meta
 from archspec.spec import Block
@@ -51,17 +52,13 @@ class Cost:
         )
 
 
-_known: dict[Unit, Cost] = {}
-
-
+@lru_cache(maxsize=REMEMBERED)
 def unit_cost(unit: Unit) -> Cost:
     """The cost of a unit. Raises CountError for an operation without a formula."""
-    if unit not in _known:
-        with on_meta():
-            module = build_unit(unit).eval()
-            macs, other = trace(module, *_inputs(unit))
-        _known[unit] = Cost(*count_params(module), macs, other)
-    return _known[unit]
+    with on_meta():
+        module = build_unit(unit).eval()
+        macs, other = trace(module, *_inputs(unit))
+    return Cost(*count_params(module), macs, other)
 
 
 def count_params(module: nn.Module) -> tuple[int, int]:

@@ -7,7 +7,7 @@ Legend: B images, N tokens of the map, P class tokens, C channels (width), H x W
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -21,6 +21,7 @@ from archspec.shapes import on_meta
 from archspec.spec import At, Block, Modifier
 from archspec.validation import Part, problem
 
+REMEMBERED = 50_000  # units whose check and cost are kept, at about 2 kB each
 Side: TypeAlias = dict[str, Tensor]
 Call: TypeAlias = Callable[[nn.Module, Tensor, Grid, Side, Tensor], tuple[Tensor, Side]]
 INPUT = "input"  # what a mixer with side information finds its branch's input under, as it was before the norm
@@ -305,16 +306,16 @@ def check(plan: Plan) -> None:
     for step in plan.steps():
         first.setdefault(step.unit, step.name)
     for unit, name in first.items():
-        if unit in _checked:
-            continue
         try:
-            with on_meta():
-                build_unit(unit)
-            _checked.add(unit)
+            _check(unit)
         except SpecError as error:
             problems.extend(within(name, found) for found in error.problems)
     if problems:
         raise SpecError(in_order(problems))
 
 
-_checked: set[Unit] = set()
+@lru_cache(maxsize=REMEMBERED)
+def _check(unit: Unit) -> None:
+    """Raises SpecError; what did not raise is remembered."""
+    with on_meta():
+        build_unit(unit)

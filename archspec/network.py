@@ -70,7 +70,7 @@ class Network(nn.Module):
         self.head = _made(plan.head) if plan.head else None
         self.feature_info = [_feature(plan, step_name, state) for step_name, state in _levels(plan)]
         self.level_prefix = [state.prefix for _, state in _levels(plan)]
-        initialise(self, plan.spec.conv_init)
+        initialise(self, plan.conv_init)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, channels, height, width) -> logits (B, classes), or the last map (B, C, H, W) with `head: none`."""

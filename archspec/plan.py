@@ -84,6 +84,7 @@ class Plan:
     stem: Step
     stages: tuple[StagePlan, ...]
     head: Step | None
+    conv_init: str
     spec: Spec = field(compare=False, repr=False)
 
     @property
@@ -133,7 +134,7 @@ class _Planner:
                 return None
             stages.append(StagePlan(f"stages.{index}", tuple(steps)))
             state = steps[-1].unit.target
-        return Plan(spec.name, stem, tuple(stages), self.head(state), spec)
+        return Plan(spec.name, stem, tuple(stages), self.head(state), spec.conv_init, spec)
 
     def stage(self, name: str, stage: Stage, state: State) -> list[Step] | None:
         entered = self.entrance(name, stage, state)

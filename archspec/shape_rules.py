@@ -7,6 +7,7 @@ arguments that it does not know or that do not fit one another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, TypeAlias
 
 import torch
@@ -39,7 +40,15 @@ def _new(like: Tensor, sizes: Sizes, *, dtype: torch.dtype | None = None, format
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    """Whether the channels of a map lie innermost, its rows outside of its columns; there may be gaps."""
+    if x.dim() != 4 or not x.stride(1):
+        return False
+    reach = 0
+    for dim in (1, 3, 2, 0):
+        if x.stride(dim) < reach or (dim == 0 and reach == x.stride(1)):
+            return False
+        reach = x.stride(dim) * max(x.shape[dim], 1)
+    return True
 
 
 def _at(sizes: Sizes, dim: int, size: int) -> Sizes:
@@ -120,6 +129,13 @@ def _pair(option: Sizes) -> Sizes:
     return option if len(option) == 2 else (option[0], option[0])
 
 
+def _im2col(self: Tensor, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes) -> Any:
+    if self.dim() != 4:
+        return NotImplemented
+    sizes = _pooled(self, kernel_size, stride, padding, dilation, ceil=False)
+    return _new(self, (self.shape[0], self.shape[1] * prod(_pair(kernel_size)), sizes[2] * sizes[3]))
+
+
 def _resized(self: Tensor, output_size: Sizes, **_: Any) -> Any:
     return _new(self, (*self.shape[:-2], *output_size), format_of=self)
 
@@ -182,6 +198,10 @@ def _like(self: Tensor, **_: Any) -> Any:
     return _new(self, self.shape)
 
 
+def _put(self: Tensor, **_: Any) -> Any:
+    return _new(self, self.shape) if self.is_contiguous() else NotImplemented
+
+
 def _gather(self: Tensor, index: Tensor, **_: Any) -> Any:
     return _new(self, index.shape)
 
@@ -236,6 +256,7 @@ RULES: dict[Any, Rule] = {
     aten._safe_softmax.default: _softmax,
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.avg_pool2d.default: _avg_pool,
+    aten.im2col.default: _im2col,
     aten._adaptive_avg_pool2d.default: _resized,
     aten.upsample_nearest2d.default: _resized,
     aten.upsample_bilinear2d.default: _resized,
@@ -248,6 +269,7 @@ RULES: dict[Any, Rule] = {
     aten.repeat.default: _repeat,
     aten.gather.default: _gather,
     aten.index.Tensor: _index,
+    aten.index_put.default: _put,
     aten.topk.default: _topk,
     **dict.fromkeys(
         [aten.scatter.value, aten.scatter.src, aten.scatter_add.default, aten.tril.default, aten.triu.default], _like

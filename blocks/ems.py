@@ -53,22 +53,6 @@ class Whitening(Pointwise):
         return F.linear(x.permute(0, 2, 3, 1), centred).permute(0, 3, 1, 2)
 
 
-class Propagation(nn.ConvTranspose2d):
-    """Transposed convolution to g channels in g groups: its step is its kernel, so it is a matrix product a group."""
-
-    def __init__(self, in_width: int, width: int, step: Grid) -> None:
-        super().__init__(in_width, width, step, stride=step, groups=width, bias=False)
-        self.step = step
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """(B, m*g, H, W) -> (B, g, p*H, q*W)."""
-        images, _, *grid = x.shape
-        kernel = self.weight.unflatten(0, (self.groups, -1)).flatten(2)  # (g, m, p*q)
-        values = x.unflatten(1, (self.groups, -1)).permute(1, 2, 0, 3, 4).flatten(2)  # (g, m, B*H*W)
-        y = (kernel.mT @ values).unflatten(2, (images, *grid)).unflatten(1, self.step)  # (g, p, q, B, H, W)
-        return y.permute(3, 4, 1, 5, 2, 0).flatten(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
-
-
 class CoarseConv(nn.Module):
     """A part of the static branch: max pooling p×p, a coordinate convolution on wider channels, and back to size."""
 
@@ -77,7 +61,7 @@ class CoarseConv(nn.Module):
         self.pool = nn.MaxPool2d(pool, ceil_mode=True)
         self.embed = Pointwise(width, expansion * width)
         self.mix = CoordinateConv(expansion * width, kernel=kernel)
-        self.spread = Propagation(expansion * width, width, (pool, pool))
+        self.spread = nn.ConvTranspose2d(expansion * width, width, pool, stride=pool, groups=width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c, H, W) -> (B, c, H, W)."""
@@ -191,11 +175,11 @@ class Sparse(nn.Module):
         step = (math.ceil(grid[0] / min(grid[0], side)), math.ceil(grid[1] / min(grid[1], side)))
         self.embed = Pointwise(width, width)
         self.operator = OPERATORS[name](width, heads=width // head_width)
-        self.spread = Propagation(width, width, step)
+        self.spread = nn.ConvTranspose2d(width, width, step, stride=step, groups=width, bias=False)
 
     def pooled(self, size: int, axis: int) -> int:
         """What a side of the map is pooled to."""
-        return min(size, self.side) if size == self.grid[axis] else math.ceil(size / self.spread.step[axis])
+        return min(size, self.side) if size == self.grid[axis] else math.ceil(size / self.spread.stride[axis])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c, H, W) -> (B, c, H, W)."""

@@ -45,7 +45,7 @@ class Windows(NamedTuple):
     width: int
 
     @property
-    def count(self) -> Grid:
+    def counts(self) -> Grid:
         """Windows from top to bottom and from left to right."""
         return -(-self.grid[0] // self.height), -(-self.grid[1] // self.width)
 
@@ -56,13 +56,13 @@ class Windows(NamedTuple):
 
     def split(self, x: Tensor, parts: int, heads: int) -> Tensor:
         """(B, H, W, parts*h*d) -> (parts, B*n, h, q, d) in one copy; without any for a single window."""
-        Y, X = self.count
+        Y, X = self.counts
         x = self.pad(x).view(-1, Y, self.height, X, self.width, parts, heads, x.shape[-1] // (parts * heads))
         return x.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(parts, -1, heads, self.height * self.width, x.shape[-1])
 
     def join(self, x: Tensor) -> Tensor:
         """(B*n, h, q, d) -> (B, H, W, h, d) in one copy; without any for a single window."""
-        (Y, X), (heads, _, d) = self.count, x.shape[1:]
+        (Y, X), (heads, _, d) = self.counts, x.shape[1:]
         x = x.reshape(-1, Y, X, heads, self.height, self.width, d).permute(0, 1, 4, 2, 5, 3, 6)
         return x.reshape(-1, Y * self.height, X * self.width, heads, d)[:, : self.grid[0], : self.grid[1]]
 
