@@ -177,6 +177,17 @@ CALLS: dict[tuple[Layout, bool], Call] = {
 }
 
 
+class MapMiddle(nn.Module):
+    """Modifiers in the middle of an FFN on maps; its hidden layer comes with the channels last, (B, H, W, D)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.body(x.flatten(1, 2)).unflatten(1, x.shape[1:3]))
+
+
 class MapPosition(nn.Module):
     """A position encoding that works on maps."""
 
@@ -272,12 +283,13 @@ def _modify_middle(ffn: Part, body: nn.Module, modifiers: tuple[Modifier, ...]) 
     chosen = [modifier for modifier in modifiers if modifier.at == "ffn.middle"]
     if not chosen:
         return
-    if not hasattr(body, "middle") or ffn.entry.layout == "map":
+    if not hasattr(body, "middle"):
         node = chosen[0].part.node
         where = (node.mapping or {}).get("at", node)
         rule = f"the {ffn.entry.title} has no place for a modifier in its middle"
         raise SpecError([problem(where, rule, "at: ffn.end")])
-    body.middle = _modifiers(chosen, "ffn.middle", cast("int", body.hidden_width))
+    middle = _modifiers(chosen, "ffn.middle", cast("int", body.hidden_width))
+    body.middle = MapMiddle(middle) if ffn.entry.layout == "map" else middle
 
 
 def construct(part: Part, **dimensions: Any) -> nn.Module:

@@ -87,22 +87,32 @@ def _added(bias: Tensor, product: Any) -> Any:
 def _convolution(
     input: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     stride: Sizes,
     padding: Sizes,
     dilation: Sizes,
     transposed: bool,
+    output_padding: Sizes,
     groups: int,
-    **_: Any,
 ) -> Any:
-    fits = input.dtype == weight.dtype and weight.shape[1] * groups == input.shape[1]
-    if transposed or not fits or not input.dim() - 2 == len(stride) == len(padding) == len(dilation):
+    taken, given = weight.shape[1] * groups, weight.shape[0]
+    if transposed:
+        taken, given = given, taken
+    options = (weight.shape[2:], stride, padding, dilation, output_padding)
+    fits = input.dtype == weight.dtype and input.shape[1] == taken
+    if not fits or any(len(option) != input.dim() - 2 for option in options):
         return NotImplemented
-    along = zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    sizes = [_positions(*axis, ceil=False) for axis in along]
-    return _new(input, (input.shape[0], weight.shape[0], *sizes)) if min(sizes) > 0 else NotImplemented
+    axes = zip(input.shape[2:], *options, strict=True)
+    sizes = [_spread(*axis) if transposed else _positions(*axis[:5]) for axis in axes]
+    return _new(input, (input.shape[0], given, *sizes)) if min(sizes) > 0 else NotImplemented
 
 
-def _positions(size: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil: bool) -> int:
+def _spread(size: int, kernel: int, stride: int, padding: int, dilation: int, more: int) -> int:
+    """What a transposed convolution makes of one axis."""
+    return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + more + 1
+
+
+def _positions(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool = False) -> int:
     """How many positions a kernel has along one axis."""
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil:
@@ -122,7 +132,7 @@ def _avg_pool(self: Tensor, kernel_size: Sizes, stride: Sizes, padding: Sizes, c
 
 def _pooled(x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil: bool) -> Sizes:
     options = (_pair(option) for option in (kernel, stride or kernel, padding, dilation))
-    return (*x.shape[:-2], *(_positions(*axis, ceil=ceil) for axis in zip(x.shape[-2:], *options, strict=True)))
+    return (*x.shape[:-2], *(_positions(*axis, ceil) for axis in zip(x.shape[-2:], *options, strict=True)))
 
 
 def _pair(option: Sizes) -> Sizes:
@@ -132,8 +142,14 @@ def _pair(option: Sizes) -> Sizes:
 def _im2col(self: Tensor, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes) -> Any:
     if self.dim() != 4:
         return NotImplemented
-    sizes = _pooled(self, kernel_size, stride, padding, dilation, ceil=False)
+    sizes = _pooled(self, kernel_size, stride, padding, dilation, False)
     return _new(self, (self.shape[0], self.shape[1] * prod(_pair(kernel_size)), sizes[2] * sizes[3]))
+
+
+def _col2im(self: Tensor, output_size: Sizes, kernel_size: Sizes, **_: Any) -> Any:
+    if self.dim() != 3:
+        return NotImplemented
+    return _new(self, (self.shape[0], self.shape[1] // prod(_pair(kernel_size)), *output_size))
 
 
 def _resized(self: Tensor, output_size: Sizes, **_: Any) -> Any:
@@ -257,6 +273,7 @@ RULES: dict[Any, Rule] = {
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.avg_pool2d.default: _avg_pool,
     aten.im2col.default: _im2col,
+    aten.col2im.default: _col2im,
     aten._adaptive_avg_pool2d.default: _resized,
     aten.upsample_nearest2d.default: _resized,
     aten.upsample_bilinear2d.default: _resized,

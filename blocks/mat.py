@@ -74,7 +74,7 @@ class MatAttention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(B, (H, W), qkv.device))
         y = y.transpose(1, 2).flatten(2)  # (B*nW, 1 + M*M, C)
         local = from_windows(y[:, 1:], self.window, (padded.shape[1], padded.shape[2]))
-        return local[:, :H, :W], y[:, -1].unflatten(0, (B, -1))
+        return local[:, :H, :W], y[:, 0].unflatten(0, (B, -1))
 
     def fusion(self, q: Tensor, mixed: Tensor) -> Tensor:
         """Queries (B, H, W, C) and the mixed tokens (B, nW, C) -> (B, H, W, C)."""
