@@ -56,6 +56,10 @@ def _at(sizes: Sizes, dim: int, size: int) -> Sizes:
     return (*sizes[:dim], size, *sizes[dim + 1 :])
 
 
+def _has(dims: int, dim: int) -> bool:
+    return -dims <= dim < dims
+
+
 def _mm(self: Tensor, mat2: Tensor) -> Any:
     fits = self.dtype == mat2.dtype and self.shape[1] == mat2.shape[0]
     return _new(self, (self.shape[0], mat2.shape[1])) if fits else NotImplemented
@@ -112,7 +116,7 @@ def _spread(size: int, kernel: int, stride: int, padding: int, dilation: int, mo
     return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + more + 1
 
 
-def _positions(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool = False) -> int:
+def _positions(size: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil: bool = False) -> int:
     """How many positions a kernel has along one axis."""
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil:
@@ -123,16 +127,19 @@ def _positions(size: int, kernel: int, stride: int, padding: int, dilation: int,
 
 def _max_pool(self: Tensor, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> Any:
     sizes = _pooled(self, kernel_size, stride, padding, dilation, ceil_mode)
+    if min(sizes) < 1:
+        return NotImplemented
     return _new(self, sizes, format_of=self), _new(self, sizes, dtype=torch.int64, format_of=self)
 
 
 def _avg_pool(self: Tensor, kernel_size: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool, **_: Any) -> Any:
-    return _new(self, _pooled(self, kernel_size, stride, padding, (1,), ceil_mode), format_of=self)
+    sizes = _pooled(self, kernel_size, stride, padding, (1,), ceil_mode)
+    return _new(self, sizes, format_of=self) if min(sizes) > 0 else NotImplemented
 
 
-def _pooled(x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil: bool) -> Sizes:
+def _pooled(x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil: bool = False) -> Sizes:
     options = (_pair(option) for option in (kernel, stride or kernel, padding, dilation))
-    return (*x.shape[:-2], *(_positions(*axis, ceil) for axis in zip(x.shape[-2:], *options, strict=True)))
+    return (*x.shape[:-2], *(_positions(*axis, ceil=ceil) for axis in zip(x.shape[-2:], *options, strict=True)))
 
 
 def _pair(option: Sizes) -> Sizes:
@@ -140,9 +147,9 @@ def _pair(option: Sizes) -> Sizes:
 
 
 def _im2col(self: Tensor, kernel_size: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes) -> Any:
-    if self.dim() != 4:
+    sizes = _pooled(self, kernel_size, stride, padding, dilation)
+    if self.dim() != 4 or min(sizes) < 1:
         return NotImplemented
-    sizes = _pooled(self, kernel_size, stride, padding, dilation, False)
     return _new(self, (self.shape[0], self.shape[1] * prod(_pair(kernel_size)), sizes[2] * sizes[3]))
 
 
@@ -188,7 +195,7 @@ def _softmax(self: Tensor, half_to_float: bool = False, dtype: torch.dtype | Non
 
 def _cat(tensors: Sequence[Tensor], dim: int) -> Any:
     first = tensors[0]
-    if any(x.dtype != first.dtype or x.dim() != first.dim() for x in tensors) or not first.dim():
+    if any(x.dtype != first.dtype or x.dim() != first.dim() for x in tensors) or not _has(first.dim(), dim):
         return NotImplemented
     dim %= first.dim()
     if any(_at(x.shape, dim, 0) != _at(first.shape, dim, 0) for x in tensors):
@@ -199,7 +206,7 @@ def _cat(tensors: Sequence[Tensor], dim: int) -> Any:
 
 def _stack(tensors: Sequence[Tensor], dim: int) -> Any:
     first = tensors[0]
-    if any(x.shape != first.shape or x.dtype != first.dtype for x in tensors):
+    if any(x.shape != first.shape or x.dtype != first.dtype for x in tensors) or not _has(first.dim() + 1, dim):
         return NotImplemented
     dim %= first.dim() + 1
     return _new(first, (*first.shape[:dim], len(tensors), *first.shape[dim:]))
@@ -233,6 +240,8 @@ def _index(self: Tensor, indices: Sequence[Tensor | None]) -> Any:
 
 
 def _topk(self: Tensor, k: int, dim: int, **_: Any) -> Any:
+    if not _has(self.dim(), dim) or k > self.shape[dim]:
+        return NotImplemented
     sizes = _at(self.shape, dim % self.dim(), k)
     return _new(self, sizes), _new(self, sizes, dtype=torch.int64)
 
@@ -247,9 +256,11 @@ def _reduced(*dtypes: torch.dtype | None) -> Rule:
         dtype: torch.dtype | None = None,
         **_: Any,
     ) -> Any:
-        if not self.dtype.is_floating_point or not self.dim() or dtype not in (None, self.dtype):
+        axes = [dim] if isinstance(dim, int) else dim or range(self.dim())
+        plain = self.dtype.is_floating_point and self.dim() and dtype in (None, self.dtype)
+        if not plain or not all(_has(self.dim(), axis) for axis in axes):
             return NotImplemented
-        over = {axis % self.dim() for axis in ([dim] if isinstance(dim, int) else dim or range(self.dim()))}
+        over = {axis % self.dim() for axis in axes}
         sizes = [1 if axis in over else size for axis, size in enumerate(self.shape) if keepdim or axis not in over]
         results = tuple(_new(self, sizes, dtype=of) for of in dtypes)
         return results if len(results) > 1 else results[0]

@@ -1,29 +1,29 @@
-"""Efficient multi-scale spatial interaction (EMS): convolutions and attentions at several scales, on shares of channels.
+"""Efficient multi-scale spatial interaction (EMS): convolutions and attentions at several scales, side by side.
 
-B batch, C channels, H × W the map, c channels of a branch or a part, p and k steps of pooling.
+B batch, C channels, H × W the map, c channels of a branch or a part, p step of pooling, k step of propagation.
 
 Paper: Vo, dissertation on efficient vision networks (EMSNet), section 3.3, tables 3.5, 3.7 and 3.9, whose ablations are
-options: `static` and `dynamic` say what there is, `scales` and `shares` how the static branch divides its channels,
-`depthwise`, `gate`, `fusion` and `split` are their rows.
+options: `static` and `dynamic` say which operators there are, `scales` and `shares` how the static branch divides its
+channels, `depthwise`, `gate`, `fusion` and `split` are their rows.
 
 Differences:
 - No code was released; where the text is silent or ambiguous this is one consistent reading, fitted to the published
-  counts. It meets all rows but two: "without fusion" has 2.49 M parameters here, not 2.12 M (its FLOPs fit), and
-  "without channel splitting" 4.79 M, not 4.45 M.
-- The order of the static parts (p = 2, none, p = 4) is as in equation 3.4; which share is whose in table 3.7 is
-  arbitrary. The propagation takes two channels to one, so that the parts keep their widths.
+  counts. Two rows of table 3.9 it cannot meet: "without fusion" has 2.49 M parameters here, not 2.12 M (its FLOPs fit),
+  and "without channel splitting" 4.79 M, not 4.45 M. All others it meets within 1 %.
+- Which pooling goes with which share of table 3.7 is arbitrary but for the order of equation 3.4 (2, none, 4). So is
+  how the pooled parts, widened by `expansion`, become narrow again: here in the propagation.
 - The patch sizes 4 and 6 of the dynamic branch hold in the first stage; the counts fit pooling to at most 14×14 and
-  10×10 in all. Where the map is no multiple of that, it is resized (bilinear) after the propagation, so that positions
-  stay aligned, where cropping gives the same counts.
-- At other input sizes the steps k of the propagation stay, and the map is pooled to ceil(H/k).
+  10×10 in every stage. Where the propagation overshoots, the map is resized (bilinear), so that positions stay aligned;
+  cropping, which has the same counts, would shift them.
+- At other input sizes than the spec's, k stays and the dynamic branch pools to ceil(H/k).
 - The 1×1 convolutions are linears over the channels: the same function, with a linear's initial values.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial, reduce
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Annotated, Literal
 
 import torch
@@ -88,19 +88,6 @@ class NoGate(nn.Module):
         return parts
 
 
-class Split(nn.Module):
-    """Branches that each see a share of the channels, their outputs side by side."""
-
-    def __init__(self, branches: Sequence[nn.Module], widths: Sequence[int]) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(branches)
-        self.widths = tuple(widths)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pieces = x.split(self.widths, dim=1)
-        return torch.cat([branch(piece) for branch, piece in zip(self.branches, pieces, strict=True)], dim=1)
-
-
 class Joined(nn.Module):
     """Branches that all see all channels, their outputs side by side."""
 
@@ -119,30 +106,28 @@ class Summed(Joined):
         return reduce(torch.add, [branch(x) for branch in self.branches])
 
 
+class Split(Joined):
+    """Branches that each see a share of the channels, their outputs side by side."""
+
+    def __init__(self, branches: Sequence[nn.Module], widths: Sequence[int]) -> None:
+        super().__init__(branches)
+        self.widths = tuple(widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pieces = x.split(self.widths, dim=1)
+        return torch.cat([branch(piece) for branch, piece in zip(self.branches, pieces, strict=True)], dim=1)
+
+
 class StaticBranch(nn.Module):
     """Whitening, depthwise convolution, parts at several scales, and the gate."""
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        depthwise: bool,
-        kernel: int,
-        scales: tuple[int, ...],
-        shares: tuple[int, ...],
-        coarse: Callable[[int, int], nn.Module],
-        gate: bool,
-        fusion: bool,
-    ) -> None:
+    def __init__(self, width: int, kernel: int | None, parts: nn.Module, gate: bool, fusion: bool) -> None:
         super().__init__()
-        widths = _widths(width, scales, shares)
-        parts = [nn.Identity() if p == 1 else coarse(n, p) for n, p in zip(widths, scales, strict=True)]
         self.whiten = Whitening(width, width)
         self.depthwise: nn.Module = nn.Identity()
-        if depthwise:
-            check_odd("kernel", kernel)
+        if kernel is not None:
             self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width, bias=False)
-        self.parts = Split(parts, widths) if len(parts) > 1 else parts[0]
+        self.parts = parts
         self.gate = Gate(width, fusion) if gate else NoGate()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,7 +152,7 @@ OPERATORS: dict[Operator, Callable[..., nn.Module]] = {"c_mhsa": ConvAttention, 
 class Sparse(nn.Module):
     """An operator of the dynamic branch, between mean pooling and propagation."""
 
-    def __init__(self, width: int, *, name: Operator, grid: Grid, side: int, head_width: int) -> None:
+    def __init__(self, width: int, name: Operator, grid: Grid, side: int, head_width: int) -> None:
         super().__init__()
         divides("head_width", head_width, "the operator's width", width)
         self.grid = grid
@@ -179,7 +164,7 @@ class Sparse(nn.Module):
 
     def pooled(self, size: int, axis: int) -> int:
         """What a side of the map is pooled to."""
-        return min(size, self.side) if size == self.grid[axis] else math.ceil(size / self.spread.stride[axis])
+        return min(size, self.side) if size == self.grid[axis] else -(-size // self.spread.stride[axis])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c, H, W) -> (B, c, H, W)."""
@@ -192,17 +177,13 @@ class Sparse(nn.Module):
 class DynamicBranch(nn.Module):
     """The attentions, each on a coarser map, and their fusion."""
 
-    def __init__(
-        self, width: int, *, operators: Sequence[Callable[[int], nn.Module]], fusion: bool, split: bool
-    ) -> None:
+    def __init__(self, width: int, share: int, operators: Sequence[nn.Module], fusion: bool) -> None:
         super().__init__()
-        count = len(operators)
-        if not (split or fusion or count == 1):
-            raise OptionError("fusion", fusion, "leaves two outputs of the whole width each", "split, or fuse")
-        narrow = _equal_share(width, count) if split else width
-        made = [operator(narrow) for operator in operators]
-        self.operators = (Split(made, [narrow] * count) if split else Joined(made)) if count > 1 else made[0]
-        self.fuse = Pointwise(count * narrow, width) if fusion and count > 1 else nn.Identity()
+        widths = [share] * len(operators)
+        if not fusion and sum(widths) != width:
+            raise OptionError("fusion", fusion, "leaves twice the width where nothing is split", "fuse, or split")
+        self.operators = Split(operators, widths) if sum(widths) == width else Joined(operators)
+        self.fuse = Pointwise(sum(widths), width) if fusion and len(operators) > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c, H, W) -> (B, c, H, W)."""
@@ -246,20 +227,21 @@ class EMS(nn.Module):
     ) -> None:
         super().__init__()
         _check_order(dynamic)
-        makers: list[Callable[[int], nn.Module]] = []
+        branches: list[nn.Module] = []
+        narrow = _share(width, static + bool(dynamic), split)
         if static:
-            coarse = partial(CoarseConv, expansion=expansion, kernel=coordinate_kernel)
-            parts = partial(StaticBranch, depthwise=depthwise, kernel=kernel, scales=scales, shares=shares)
-            makers.append(partial(parts, coarse=coarse, gate=gate, fusion=fusion))
+            check_odd("kernel", kernel)
+            check_odd("coordinate_kernel", coordinate_kernel)
+            parts = _parts(narrow, scales, shares, expansion, coordinate_kernel)
+            branches.append(StaticBranch(narrow, kernel if depthwise else None, parts, gate, fusion))
         if dynamic:
             sides = {"c_mhsa": c_mhsa_side, "global": global_side}
-            operators = [
-                partial(Sparse, name=name, grid=grid, side=sides[name], head_width=head_width) for name in dynamic
-            ]
-            makers.append(partial(DynamicBranch, operators=operators, fusion=fusion, split=split))
+            share = _share(narrow, len(dynamic), split)
+            operators = [Sparse(share, name, grid, sides[name], head_width) for name in dynamic]
+            branches.append(DynamicBranch(narrow, share, operators, fusion))
         self.front = Pointwise(width, width)
         self.act = act()
-        self.branches = _beside(makers, width, split)
+        self.branches = _beside(branches, narrow, split)
         self.proj = Pointwise(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -267,30 +249,35 @@ class EMS(nn.Module):
         return self.proj(self.branches(self.act(self.front(x))))
 
 
-def _beside(makers: Sequence[Callable[[int], nn.Module]], width: int, split: bool) -> nn.Module:
-    """The branches, each made for its width."""
-    if len(makers) < 2:
-        return makers[0](width) if makers else nn.Identity()
-    narrow = _equal_share(width, len(makers)) if split else width
-    made = [maker(narrow) for maker in makers]
-    return Split(made, [narrow] * len(made)) if split else Summed(made)
+def _beside(branches: Sequence[nn.Module], width: int, split: bool) -> nn.Module:
+    if len(branches) < 2:
+        return branches[0] if branches else nn.Identity()
+    return Split(branches, [width] * len(branches)) if split else Summed(branches)
 
 
-def _equal_share(width: int, count: int) -> int:
+def _share(width: int, count: int, split: bool) -> int:
+    """Channels of each of `count` branches."""
+    if not split or count < 2:
+        return width
     if width % count:
-        raise OptionError("split", True, f"cannot divide {width} channels by {count}", "try a width divided by 32")
+        raise OptionError("split", split, f"cannot divide {width} channels by {count}", f"try a width of {width + 1}")
     return width // count
 
 
-def _widths(width: int, scales: tuple[int, ...], shares: tuple[int, ...]) -> list[int]:
-    """Channels of each part of the static branch."""
-    if len(scales) != len(shares):
-        raise OptionError("shares", list(shares), f"has {len(shares)} shares for {len(scales)} scales", "one for each")
+def _parts(width: int, scales: Sequence[int], shares: Sequence[int], expansion: int, kernel: int) -> nn.Module:
+    """The parts of the static branch, each with its share of the channels."""
+    if len(shares) != len(scales):
+        raise OptionError("shares", list(shares), f"are {len(shares)} for {len(scales)} scales", "one for each scale")
     whole = sum(shares)
     if width % whole:
-        rule = f"makes {whole} shares, which do not divide the {width} channels of the static branch"
-        raise OptionError("shares", list(shares), rule)
-    return [share * width // whole for share in shares]
+        rule = f"are {whole} in all, which does not divide the {width} channels of the branch"
+        raise OptionError("shares", list(shares), rule, f"try a width of {whole * max(1, round(width / whole))}")
+    widths = [share * width // whole for share in shares]
+    return Split([_part(*sizes, expansion, kernel) for sizes in zip(widths, scales, strict=True)], widths)
+
+
+def _part(width: int, pool: int, expansion: int, kernel: int) -> nn.Module:
+    return nn.Identity() if pool == 1 else CoarseConv(width, pool, expansion, kernel)
 
 
 def _check_order(dynamic: tuple[Operator, ...]) -> None:

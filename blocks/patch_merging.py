@@ -33,7 +33,7 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_width, H, W) -> (B, C, ceil(H/2), ceil(W/2))."""
         x = pad_to_windows(x.permute(0, 2, 3, 1), 2)
-        patches = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 2, 4, 5)  # (B, H/2, W/2, x, y, C)
+        patches = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)  # (B, H/2, W/2, x, y, C)
         return self.reduction(self.norm(patches.flatten(3))).permute(0, 3, 1, 2)
 
     @staticmethod

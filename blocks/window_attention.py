@@ -7,6 +7,8 @@ of a window share the bias table's row (y - y' + M - 1) * (2M - 1) + (x - x' + M
 
 Differences:
 - Windows are not shifted (NomMer, section 3.2.2, uses them so).
+- `position_bias: false` leaves the bias out, as a row of MAT's ablation does, by its parameters (Vo, dissertation,
+  2023, table 4.9).
 - A map that M does not divide, or smaller than M, is padded on the right and at the bottom, and the padded keys are
   masked, so padding never reaches a real token. Swin leaves padded zeros among the keys.
 """

@@ -46,7 +46,7 @@ def test_the_scale_starts_where_it_is_told() -> None:
 @pytest.mark.parametrize("at", ["ffn.front", "ffn.middle", "ffn.end", "mixer.front", "mixer.end"])
 def test_it_stands_at_each_of_the_papers_positions(ffn: str, at: str) -> None:
     """Seen from inside the block: what goes in and out there is the formula, at the width of the position."""
-    sets = [f"defaults.ffn.type={ffn}", f"stages[0].modifiers=[{{type: context_broadcast, at: {at}}}]"]
+    sets = [f"stages[0].ffn={{type: {ffn}, ratio: 2}}", f"stages[0].modifiers=[{{type: context_broadcast, at: {at}}}]"]
     network = api.build(load_spec("nommer_micro", sets=sets))
     (found,) = [module for module in network.modules() if isinstance(module, ContextBroadcast)]
     seen = []

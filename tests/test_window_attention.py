@@ -61,6 +61,18 @@ def test_equals_windows_cut_by_hand(size, window, qkv_bias):
     torch.testing.assert_close(module(x), plain(module, x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [(6, 9), (5, 7)])
+def test_without_a_position_bias_it_is_a_table_of_zeros(size):
+    module = randomised(8, heads=2, window=3)
+    torch.nn.init.zeros_(module.bias_table)
+    plainer = WindowAttention(8, heads=2, window=3, position_bias=False).double()
+    weights = {name: value for name, value in module.state_dict().items() if name != "bias_table"}
+    assert set(plainer.state_dict()) == set(weights)
+    plainer.load_state_dict(weights)
+    x = torch.randn(2, 8, *size, dtype=torch.float64)
+    torch.testing.assert_close(plainer(x), module(x), rtol=0, atol=1e-12)
+
+
 def test_padding_elsewhere_changes_no_whole_window():
     module = randomised(8, heads=4, window=4)
     x = torch.randn(2, 8, 10, 11, dtype=torch.float64)
