@@ -89,7 +89,7 @@ class BlockFrame(Frame):
     ] = None
     ffn: Annotated[Node | None, _refer("ffn", "feed-forward network")] = None
     norm: Annotated[Node | None, _refer("norm", "norm in front of mixer and ffn; `layer` unless said")] = None
-    act: Annotated[Node | None, _refer("act", "activation of the ffn; `gelu` unless said")] = None
+    act: Annotated[Node | None, _refer("act", "activation of ffn and mixer; `gelu` unless said")] = None
     position: Annotated[Node | None, _refer("position", "position encoding; `none` unless said")] = None
     modifiers: Annotated[Node | None, WithJsonSchema({REFERENCE: "modifiers"})] = None
     layer_scale: Annotated[

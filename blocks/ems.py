@@ -8,8 +8,8 @@ channels, `depthwise`, `gate`, `fusion` and `split` are their rows.
 
 Differences:
 - No code was released; where the text is silent or ambiguous this is one consistent reading, fitted to the published
-  counts. Two rows of table 3.9 it cannot meet: "without fusion" has 2.49 M parameters here, not 2.12 M (its FLOPs fit),
-  and "without channel splitting" 4.79 M, not 4.45 M. All others it meets within 1 %.
+  counts. It cannot meet the parameters of two rows of table 3.9: 2.49 M "without fusion", not 2.12 M, and 4.79 M
+  "without channel splitting", not 4.45 M. Other rows agree within 1 %, all FLOPs (counted with norms) within 3 %.
 - Which pooling goes with which share of table 3.7 is arbitrary but for the order of equation 3.4 (2, none, 4). So is
   how the pooled parts, widened by `expansion`, become narrow again: here in the propagation.
 - The patch sizes 4 and 6 of the dynamic branch hold in the first stage; the counts fit pooling to at most 14×14 and
@@ -260,7 +260,7 @@ def _share(width: int, count: int, split: bool) -> int:
     if not split or count < 2:
         return width
     if width % count:
-        raise OptionError("split", split, f"cannot divide {width} channels by {count}", f"try a width of {width + 1}")
+        raise OptionError("split", split, f"cannot divide {width} channels by {count}", f"{width + 1} could be divided")
     return width // count
 
 
@@ -271,7 +271,7 @@ def _parts(width: int, scales: Sequence[int], shares: Sequence[int], expansion: 
     whole = sum(shares)
     if width % whole:
         rule = f"are {whole} in all, which does not divide the {width} channels of the branch"
-        raise OptionError("shares", list(shares), rule, f"try a width of {whole * max(1, round(width / whole))}")
+        raise OptionError("shares", list(shares), rule, f"{whole * max(1, round(width / whole))} could be divided")
     widths = [share * width // whole for share in shares]
     return Split([_part(*sizes, expansion, kernel) for sizes in zip(widths, scales, strict=True)], widths)
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from archspec.blocks.attention import Attention
 from torch import Tensor
 
+from archspec.blocks.attention import Attention
 from archspec.errors import OptionError
 
 

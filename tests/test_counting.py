@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import archspec
-from archspec import counting
+from archspec import counting, registry
 from archspec.counting import Counter, register_formula, trace
 from archspec.errors import CountError, PluginError
-from archspec.registry import load_plugin
 
 
 class Calls(nn.Module):
@@ -335,10 +334,12 @@ class Scan(nn.Module):
 """
 
 
-def test_in_a_plan_the_unit_is_named_too(scan: Any, tmp_path: Path) -> None:
+def test_in_a_plan_the_unit_is_named_too(scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.load_providers()
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))  # what the plugin registers is gone afterwards
     file = tmp_path / "scan.py"
     file.write_text(PLUGIN)
-    load_plugin(file)
+    registry.load_plugin(file)
     plan = archspec.make_plan("vit_tiny", sets=["stages[0].blocks={3: {mixer: scan_for_tests}}"])
     with pytest.raises(CountError, match=r"stages\.0\.blocks\.3: the operation archspec_tests\.scan is neither"):
         archspec.count(plan)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from archspec.blocks.dct import BlockDct, InverseBlockDct, dct_basis
 
 

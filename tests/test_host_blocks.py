@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
 from archspec.blocks.acts import GELU, HardSwish, ReLU, SiLU
 from archspec.blocks.downsamplers import ConvPool, PatchDownsample, PitPool
 from archspec.blocks.ffns import MLP
@@ -12,9 +15,6 @@ from archspec.blocks.norms import BatchNorm, GroupNorm, LayerNorm, MapLayerNorm
 from archspec.blocks.positions import LearnedPosition
 from archspec.blocks.stems import PatchStem
 from archspec.blocks.token_mlp import TokenMLP
-from timm.layers import resample_abs_pos_embed
-from torch import Tensor, nn
-
 from archspec.errors import OptionError, UsageError
 from archspec.layout import to_map, to_tokens
 

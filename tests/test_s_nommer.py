@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from archspec.blocks.s_nommer import HardChoice, PooledAttention, SNomMer
 
+from archspec.blocks.s_nommer import HardChoice, PooledAttention, SNomMer
 from archspec.errors import OptionError
 
 

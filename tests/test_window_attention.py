@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from archspec.blocks.window_attention import WindowAttention, from_windows, windows
 
+from archspec.blocks.window_attention import WindowAttention, from_windows, windows
 from archspec.errors import OptionError
 
 
