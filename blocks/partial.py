@@ -3,13 +3,13 @@
 Paper: Vo, "PartialFormer", a dissertation's chapter 5 (section 5.3.2), published as Vo et al., "Efficient Vision
 Transformers with Partial Attention", https://ecva.net/papers/eccv_2024/papers_ECCV/html/11047_ECCV_2024_paper.php.
 
-Tokens are sorted by the mean of their channels. The first ones, the foreground, attend to one another and to a learned
+The tokens of the highest means over their channels, the foreground, attend to one another and to a learned
 token, with heads that mix. The learned token, which has seen the foreground, then queries the others, the background;
 what it sees is added to each of them.
 
 Differences. No code was released: this is one consistent reading, fitted to the parameters and costs in the tables.
 - The score is the mean of the branch's input before the LayerNorm; behind it, every mean would be zero up to rounding.
-- The foreground is a share of the tokens, rounded down, but one at least. Ties keep the order of the map.
+- The foreground is a share of the tokens, rounded down, but one at least. Of equal tokens the first are chosen.
 - The learned token is each block's own. It has a row in the query, key and value projection, and stays behind.
 - Queries, keys and values are made of all tokens, though nobody reads the background's queries, and the output
   projection takes all tokens, which fits the tables; the paper's own formulas (5.8 to 5.10) give less.
@@ -58,6 +58,18 @@ def foreground_size(tokens: int, share: float) -> int:
     return max(1, int(share * tokens))
 
 
+def highest(score: Tensor, size: int) -> Tensor:
+    """(B, N) -> (B, F): which have the highest scores; of equal ones the first.
+
+    A stable sort would begin with the same ones, but takes as long as a projection where N is large.
+    """
+    N = score.shape[1]
+    least = score.topk(size, dim=1).values.amin(dim=1, keepdim=True)  # (B, 1)
+    in_order = torch.arange(N, 0, -1, device=score.device)
+    rank = (score >= least) * in_order + (score > least) * N  # no two are equal, but for zeros
+    return rank.topk(size, dim=1).indices
+
+
 @register("mixer", "partial", prefix=False, side=True, tags=("attention", "global"))
 class PartialAttention(nn.Module):
     """Attention among the tokens of the highest scores; the others take part through a single query."""
@@ -94,7 +106,7 @@ class PartialAttention(nn.Module):
     def forward(self, x: Tensor, side: Side) -> tuple[Tensor, Side]:
         """(B, N, C) -> (B, N, C); `side` is handed on as it is."""
         size = foreground_size(x.shape[1], self.share)
-        chosen = self.score(side).argsort(dim=1, descending=True, stable=True)[:, :size]  # (B, F)
+        chosen = highest(self.score(side), size)  # (B, F)
         place = (torch.arange(len(x), device=x.device)[:, None], chosen)
         qkv = self.qkv(x)  # (B, N, 3*C)
         front, query = self.attend(qkv[place])

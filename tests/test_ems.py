@@ -194,7 +194,7 @@ def plain_sparse(branch, x, pooled, step):
     ids=["the spec's size", "another size"],
 )
 def test_the_dynamic_branch_is_its_formula(size, near, far):
-    """`near` and `far`: map that is seen and step of the propagation, for sides of at most 4 and 3 on the spec's 12×9."""
+    """`near`, `far`: map that is seen and step of the propagation, for sides of at most 4 and 3 on the spec's 12×9."""
     module = EMS(16, (12, 9), nn.GELU, static=False, c_mhsa_side=4, global_side=3)
     module, x = randomised(module), image(16, *size)
     u = F.gelu(pointwise(module.front, x))
