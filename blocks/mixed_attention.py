@@ -1,7 +1,8 @@
 """Mixed multi-head self-attention: the heads mix their attention maps before and after the softmax.
 
-Paper: Vo, "PartialFormer", a dissertation's chapter 5 (section 5.3.2, equation 5.5), published as Vo et al., "Efficient
-Vision Transformers with Partial Attention", https://ecva.net/papers/eccv_2024/papers_ECCV/html/11047_ECCV_2024_paper.php.
+Papers: PartialFormer, in Vo's dissertation "Efficient Vision Transformers with Multi-Scale and Partial Attentions for
+Object Recognition", section 5.3.2, equation 5.5; Vo et al., "Efficient Vision Transformers with Partial Attention",
+https://ecva.net/papers/eccv_2024/papers_ECCV/html/11047_ECCV_2024_paper.php.
 
 Differences:
 - The mixing layers have biases; the paper does not say. That of the first adds the same to all keys, so the softmax

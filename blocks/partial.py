@@ -1,11 +1,12 @@
 """Partial attention: the few tokens that matter attend to one another, the others through a single query.
 
-Paper: Vo, "PartialFormer", a dissertation's chapter 5 (section 5.3.2), published as Vo et al., "Efficient Vision
-Transformers with Partial Attention", https://ecva.net/papers/eccv_2024/papers_ECCV/html/11047_ECCV_2024_paper.php.
+Papers: PartialFormer, in Vo's dissertation "Efficient Vision Transformers with Multi-Scale and Partial Attentions for
+Object Recognition", section 5.3.2; Vo et al., "Efficient Vision Transformers with Partial Attention",
+https://ecva.net/papers/eccv_2024/papers_ECCV/html/11047_ECCV_2024_paper.php.
 
-The tokens of the highest means over their channels, the foreground, attend to one another and to a learned
-token, with heads that mix. The learned token, which has seen the foreground, then queries the others, the background;
-what it sees is added to each of them.
+The tokens of the highest means over their channels, the foreground, attend to one another and to a learned token, with
+heads that mix. The learned token, which has seen the foreground, then queries the others, the background; what it sees
+is added to each of them.
 
 Differences. No code was released: this is one consistent reading, fitted to the parameters and costs in the tables.
 - The score is the mean of the branch's input before the LayerNorm; behind it, every mean would be zero up to rounding.
@@ -123,6 +124,6 @@ class PartialAttention(nn.Module):
         """Tokens (B, N, C) plus what the query sees of the background; as they are where there is none."""
         if self.single_query is None or chosen.shape[1] == x.shape[1]:
             return x
-        seen = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device).scatter(1, chosen, False)
+        seen = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device).scatter(1, chosen, 0)
         _, k, v = split_heads(qkv, self.heads)
         return x + self.single_query(query, k, v, seen)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-import time
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,27 +145,31 @@ def test_plans_and_counts_wait_for_no_compiler() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module")
-def torch_alone() -> float:
-    """Seconds for `import torch` in a process of its own."""
-    return min(seconds("-c", "import torch") for _ in range(3))
+TIMED = """
+import json, os, sys
+import torch
+spent = {}
+for name in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.argv = ["archspec", "build", name, "--plan-only"]
+        from archspec.cli import main
+        main()
+    _, status, usage = os.wait4(child, 0)
+    spent[name] = usage.ru_utime + usage.ru_stime if status == 0 else 99
+print(json.dumps(spent))
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_plan_takes_half_a_second_beyond_importing_torch(name: str, torch_alone: float) -> None:
-    excess = []
-    for _ in range(3):  # others may use the machine: the best of three
-        excess.append(seconds(str(ARCHSPEC), "build", name, "--plan-only") - torch_alone)
-        if excess[-1] < 0.5:
-            return
-    pytest.fail(f"{min(excess):.2f} s beyond `import torch`")
-
-
-ARCHSPEC = Path(sys.executable).parent / "archspec"
-
-
-def seconds(*arguments: str) -> float:
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - started
+def test_a_plan_takes_half_a_second_beyond_importing_torch() -> None:
+    """Each shipped network in a process of its own, cold but for torch. In time of the processor, not of the clock:
+    others may use the machine, and nothing here waits."""
+    best = dict.fromkeys(NETWORKS, 99.0)
+    for _ in range(3):
+        late = [name for name, spent in best.items() if spent >= 0.5]
+        if late:
+            timed = subprocess.run([sys.executable, "-c", TIMED, *late], check=True, capture_output=True, text=True)
+            best.update({name: min(best[name], spent) for name, spent in json.loads(timed.stdout).items()})
+    assert {name: spent for name, spent in best.items() if spent >= 0.5} == {}

@@ -12,8 +12,8 @@ from torch import nn
 from archspec import api
 from archspec.errors import RunError, UsageError
 from archspec.export import export, find_format
-from archspec.loading import shipped
-from archspec.spec import Block
+
+from .makes import smallest_of_each_make
 
 IMAGE = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -86,23 +86,6 @@ def test_the_command_writes_the_file(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"wrote {file}" in done.stderr
     assert file.stat().st_size > 100_000
-
-
-def smallest_of_each_make() -> list[str]:
-    """Exports depend on the parts of a network: of the shipped ones with the same parts, the cheapest."""
-    made: dict[frozenset[str], tuple[int, str]] = {}
-    for name in shipped():
-        plan = api.make_plan(name)
-        parts = frozenset(type for step in plan.steps() for type in part_names(step.unit.part))
-        made[parts] = min(made.get(parts, (2**62, "")), (api.count(plan).macs, name))
-    return sorted(name for _, name in made.values())
-
-
-def part_names(part) -> list[str]:
-    if isinstance(part, Block):
-        modifiers = [modifier.part for modifier in part.modifiers]
-        return [each.type for each in (part.mixer, part.ffn, part.norm, part.position, *modifiers) if each]
-    return [part.type] if part else []
 
 
 @pytest.mark.slow
