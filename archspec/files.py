@@ -22,11 +22,13 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """The renaming itself must reach the disk, too."""
+def sync_folder(folder: Path) -> None:
+    """A renaming must reach the disk, too. Where a folder cannot be opened (outside POSIX), nothing is done."""
+    if os.name != "posix":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
 """Single-query attention: one token looks at many, and what it sees becomes one vector for all of them.
 
 Papers: PartialFormer, in Vo's dissertation "Efficient Vision Transformers with Multi-Scale and Partial Attentions for
-Object Recognition", section 5.3.2, equations 5.6 and 5.7; Vo et al., "Efficient Vision Transformers with Partial Attention",
+Object Recognition", 5.3.2, equations 5.6 and 5.7; Vo et al., "Efficient Vision Transformers with Partial Attention",
 https://ecva.net/papers/eccv_2024/papers_ECCV/html/11047_ECCV_2024_paper.php.
 
 Differences:

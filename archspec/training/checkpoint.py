@@ -26,6 +26,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from archspec.errors import TrainingError, UsageError
+from archspec.files import sync_folder
 from archspec.training.data import Split
 from archspec.training.settings import TrainSettings
 
@@ -150,17 +151,8 @@ def _write(file: Path, write: Callable[[Path], object]) -> str:
         os.fsync(stream.fileno())
     digest = _digest(part)
     part.replace(file)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        _flush_folder(file.parent)
+    sync_folder(file.parent)
     return digest
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(file: Path) -> str:
