@@ -71,7 +71,7 @@ def _norm(weight: int, plain: int = 4) -> Formula:
 
 
 def _batch_norm(args: tuple[Any, ...], out: Any) -> int:
-    return _norm(1, 1)(args, out)  # in evaluation the mean and the deviation are there already
+    return _norm(1, 4 if args[5] else 1)(args, out)  # in evaluation the mean and the deviation are there already
 
 
 OTHER_OPS: dict[Any, Formula] = {

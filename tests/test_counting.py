@@ -124,8 +124,11 @@ def test_a_mask_costs_nothing(device: str, shape: tuple[int, ...]) -> None:
 
 
 def test_values_of_another_width() -> None:
+    """A GPU's kernel takes them, as the plain one does; on the meta device it can be asked by name."""
     q, k, v = meta(1, 1, 5, 8), meta(1, 1, 7, 8), meta(1, 1, 7, 6)
+    on_gpu = torch.ops.aten._scaled_dot_product_efficient_attention
     assert trace(Calls(F.scaled_dot_product_attention), q, k, v) == (5 * 7 * (8 + 6), 0)
+    assert trace(Calls(lambda q, k, v: on_gpu(q, k, v, None, False)), q, k, v) == (5 * 7 * (8 + 6), 0)
 
 
 @pytest.mark.gpu
