@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,15 @@ def _onnx(network: nn.Module, example: Tensor, file: Path) -> Tensor:
         raise UsageError(f"ONNX needs the package {error.name}: pip install 'archspec-vision[onnx]'") from error
     try:
         with torch.no_grad():
-            torch.onnx.export(network, (example,), file, dynamo=True, verbose=False, external_data=False)
+            torch.onnx.export(
+                network,
+                (example,),
+                file,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            )
     except Exception as error:  # as above
         raise RunError(f"ONNX cannot express this network: {_first_line(error)}") from error
     onnx.checker.check_model(str(file))
@@ -78,6 +86,14 @@ def _onnx(network: nn.Module, example: Tensor, file: Path) -> Tensor:
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     (result,) = session.run(None, {session.get_inputs()[0].name: example.numpy()})
     return torch.from_numpy(result)
+
+
+def _stable_sort(self: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """What torch's exporter lacks: ONNX's TopK keeps equal elements in their order, so that of all is a stable sort."""
+    from onnxscript import opset18 as op
+
+    length = op.Shape(self, start=dim, end=dim + 1 or None)
+    return op.TopK(self, length, axis=dim, largest=int(descending), sorted=1)
 
 
 def _first_line(error: BaseException) -> str:
