@@ -49,10 +49,10 @@ class Spectrum(nn.Module):
 
 
 class Fickle(nn.Module):
-    """Another result at each call."""
+    """Another network once it is exported."""
 
     def forward(self, x):
-        return x.flatten(1) + torch.rand_like(x.flatten(1))
+        return x.flatten(1) + (0.01 if torch.compiler.is_exporting() else 0)
 
 
 @pytest.mark.slow
