@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 
 # Tests run one process a core; more threads than that only wait for one another. Set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    """What one test compiled is nothing to the next: sizes seen before would make the compiler work with symbols."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        import torch
+
+        torch.compiler.reset()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,10 +12,10 @@ from archspec.validation import Part
 
 @cache
 def smallest_of_each_make(*, micro: bool = True) -> list[str]:
-    """Names, sorted. micro: micro networks count as well."""
+    """Names, sorted. micro: micro networks count as well. Hybrids are of no make of their own."""
     made: dict[frozenset[str], tuple[int, str]] = {}
     for name in shipped():
-        if micro or not name.endswith("_micro"):
+        if not name.startswith("hybrid_") and (micro or not name.endswith("_micro")):
             plan = api.make_plan(name)
             parts = frozenset(type for step in plan.steps() for type in part_names(step.unit.part))
             made[parts] = min(made.get(parts, (2**62, "")), (api.count(plan).macs, name))

@@ -162,6 +162,7 @@ def test_new_writes_a_spec_that_builds_and_overwrites_nothing(tmp_path):
     assert file.read_text() == text
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_stopped(tmp_path):
     arguments = ("train", "nommer_micro", "--epochs", "1", "--out", str(tmp_path / "run"), "--device", "cpu")
     assert "accuracy" in run(*arguments).stdout

@@ -317,12 +317,14 @@ def test_other_sizes_run(size):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_compiles_in_one_graph():
     network, x = tiny(), torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(x), network(x))
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_export_with_any_number_of_images():
     network, x = tiny(), torch.randn(2, 3, 64, 64)
     exported = torch.export.export(network, (x,), dynamic_shapes={"image": {0: torch.export.Dim("images", min=1)}})

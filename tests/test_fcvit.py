@@ -321,6 +321,7 @@ def test_compiles_in_one_graph():
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_export_with_any_number_of_images():
     network, x = tiny(), torch.randn(2, 3, 64, 64)
     exported = torch.export.export(network, (x,), dynamic_shapes={"image": {0: torch.export.Dim("images", min=1)}})

@@ -265,6 +265,7 @@ def test_sizes_that_windows_do_not_divide(size):
         torch.testing.assert_close(other(x), y)  # nothing is made for one size
 
 
+@pytest.mark.slow
 def test_compiles_in_one_graph_and_exports():
     network, x = tiny("96"), torch.randn(2, 3, 96, 96)
     with torch.no_grad():

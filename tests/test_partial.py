@@ -230,6 +230,7 @@ def test_the_score_is_read_before_the_norm():
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_other_sizes_run_and_export_and_compile_give_the_same():
     network = api.build(load_text(TINY))
     for size in [(96, 72), (32, 32), (8, 8)]:
