@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.text import Text
 from torch import Tensor, nn
 
 from archspec import api
@@ -20,7 +19,7 @@ from archspec.report import console, cost_table, published_lines
 from archspec.training import TrainSettings, train
 from archspec.training.data import Split, digits
 
-CONTEXTS = (("c", "convolution", "red"), ("l", "local window", "green"), ("g", "global", "blue"))
+CONTEXTS = ("convolution", "local window", "global frequencies")
 SHADES = " .:-=+*#%@"
 
 
@@ -58,7 +57,7 @@ def photograph(size: tuple[int, int]) -> Tensor:
 
 
 def learn_digits(screen: Console, name: str) -> None:
-    """Train a micro S-NomMer network on scanned digits and show what it nominates on one of them."""
+    """Train a micro S-NomMer network on scanned digits and show how it reads some that it has not seen."""
     plan = api.make_plan(name)
     data = digits(plan.source.width, plan.source.grid)
     network = api.build(plan, seed=0)
@@ -70,44 +69,41 @@ def learn_digits(screen: Console, name: str) -> None:
     screen.print(
         f"{100 * result.accuracy:.1f} % of {len(data.test_labels)} held-out digits right after {seconds:.0f} s."
     )
-    show_nomination(screen, network.cpu(), data)
+    show_digits(screen, network.cpu(), data)
 
 
-def show_nomination(screen: Console, network: nn.Module, data: Split) -> None:
-    """A held-out digit beside the contexts that its positions nominate, block by block."""
-    image, label = data.test_images[:1], int(data.test_labels[0])
-    maps, answer = nominated(network.eval(), image)
-    screen.print(
-        f"\nA held-out {label}, read as {answer}, and the context that each position nominates, block by block:\n"
+def show_digits(screen: Console, network: nn.Module, data: Split, count: int = 3) -> None:
+    """Held-out digits side by side, what the network reads, and which contexts their positions nominate."""
+    images, labels = data.test_images[:count], data.test_labels[:count].tolist()
+    maps, answers = nominated(network.eval(), images)
+    grey = F.interpolate(images.mean(1, keepdim=True), size=(16, 16))[:, 0]
+    grey = (grey - grey.amin((1, 2), keepdim=True)) / (
+        grey.amax((1, 2), keepdim=True) - grey.amin((1, 2), keepdim=True)
     )
-    size = maps[0].shape
-    grey = F.interpolate(image, size=size)[0].mean(0)
-    grey = (grey - grey.min()) / (grey.max() - grey.min())
-    enlarged = [F.interpolate(one[None, None].float(), size=size)[0, 0].long() for one in maps]
-    for y in range(size[0]):
-        line = Text("  " + "".join(SHADES[int(value * 9.99)] * 2 for value in grey[y].tolist()))
-        for one in enlarged:
-            line.append("    ")
-            for pick in one[y].tolist():
-                letter, _, colour = CONTEXTS[pick]
-                line.append(letter * 2, style=colour)
-        screen.print(line)
-    screen.print("\n  " + ", ".join(f"{letter}: {context}" for letter, context, _ in CONTEXTS))
+    screen.print()
+    for rows in zip(*grey.tolist(), strict=True):
+        line = ("".join(SHADES[int(value * 9.99)] * 2 for value in row) for row in rows)
+        screen.print(" ".join(line), markup=False)
+    read = (f"a {label}, read as {answer}" for label, answer in zip(labels, answers, strict=True))
+    screen.print(" ".join(f"{text:^32}" for text in read).rstrip() + "\n")
+    for block, chosen in enumerate(maps, start=1):
+        shares = (f"{100 * (chosen == i).float().mean():.0f} % {context}" for i, context in enumerate(CONTEXTS))
+        screen.print(f"S-NomMer block {block} nominates, over these images: {', '.join(shares)}")
 
 
-def nominated(network: nn.Module, image: Tensor) -> tuple[list[Tensor], int]:
-    """Each block's nomination map (H, W), as indices of the contexts, and the class that the network answers."""
+def nominated(network: nn.Module, images: Tensor) -> tuple[list[Tensor], list[int]]:
+    """Each block's nomination maps (B, H, W), as indices of the contexts, and the classes that the network answers."""
     maps: list[Tensor] = []
     choices = [module for name, module in network.named_modules() if name.endswith("nominator.choice")]
     hooks = [
-        choice.register_forward_hook(lambda module, inputs, output: maps.append(output[0].argmax(-1)))
+        choice.register_forward_hook(lambda module, inputs, output: maps.append(output.argmax(-1)))
         for choice in choices
     ]
     with torch.inference_mode():
-        answer = int(network(image).argmax())
+        answers = network(images).argmax(-1).tolist()
     for hook in hooks:
         hook.remove()
-    return maps, answer
+    return maps, answers
 
 
 if __name__ == "__main__":
