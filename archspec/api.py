@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archspec import loading
-from archspec.errors import UsageError
+from archspec.errors import Problem, SpecError, UsageError, in_order
 from archspec.plan import Plan, lay_out
 from archspec.spec import Spec
 
@@ -16,16 +16,51 @@ if TYPE_CHECKING:
     from archspec.network import Network
 
 
-def make_plan(spec: Spec | str | Path, *, sets: Sequence[str] = (), size: int | tuple[int, int] | None = None) -> Plan:
+def make_plan(
+    spec: Spec | str | Path,
+    *,
+    sets: Sequence[str] = (),
+    size: int | tuple[int, int] | None = None,
+    allow_outside: bool = False,
+) -> Plan:
     """The plan of a spec, a file or a shipped name; every constructor has agreed, no weight exists.
 
-    sets: patches `PATH=VALUE`. size: another input size, in pixels. Raises SpecError with every problem.
+    sets: patches `PATH=VALUE`. size: another input size, in pixels. allow_outside: let `extends` leave the folder of
+    the file. Raises SpecError with every problem.
     """
     from archspec.modules import check
 
-    laid_out = lay_out(spec if isinstance(spec, Spec) else loading.load_spec(spec, sets=sets, size=size))
+    try:
+        chosen = (
+            spec
+            if isinstance(spec, Spec)
+            else loading.load_spec(spec, sets=sets, size=size, allow_outside=allow_outside)
+        )
+    except SpecError as error:
+        raise SpecError(in_order([*error.problems, *_also_wrong(error.readable)])) from error
+    laid_out = lay_out(chosen)
     check(laid_out)
     return laid_out
+
+
+def _also_wrong(readable: object) -> tuple[Problem, ...]:
+    """What constructors refuse in the part of a spec that could be read.
+
+    What does not fit together there may follow from the problems that are known already, and is not told.
+    """
+    from archspec.modules import check
+
+    if not isinstance(readable, Spec):
+        return ()
+    try:
+        plan = lay_out(readable)
+    except SpecError:
+        return ()
+    try:
+        check(plan)
+    except SpecError as error:
+        return error.problems
+    return ()
 
 
 def count(of: Plan | Spec | str | Path) -> Cost:

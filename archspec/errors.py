@@ -69,10 +69,14 @@ class UserError(ArchspecError):
 
 
 class SpecError(UserError):
-    """The problems of a spec, all at once, in the order of their places."""
+    """The problems of a spec, all at once, in the order of their places.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    `readable` is the part of the spec that could be read all the same, for whoever can find more that is wrong with it.
+    """
+
+    def __init__(self, problems: Sequence[Problem], readable: object = None) -> None:
         self.problems = tuple(problems)
+        self.readable = readable
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

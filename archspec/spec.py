@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from archspec.errors import Place, Problem, SpecError, in_order, nearest
@@ -99,7 +99,7 @@ def read_spec(tree: Node) -> Spec:
     reader = _Reader()
     spec = reader.spec(tree)
     if spec is None or reader.problems:
-        raise SpecError(in_order(reader.problems))
+        raise SpecError(in_order(reader.problems), readable=reader.readable(spec))
     return spec
 
 
@@ -109,6 +109,7 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self._defaults_at_fault = False  # then a stage's missing keys may be there, misspelt
+        self._whole_stages = 0  # how many come before the first that could not be read
         self._parts: dict[tuple[Kind, int], tuple[Node, Part | None]] = {}
 
     def spec(self, tree: Node) -> Spec | None:
@@ -124,8 +125,9 @@ class _Reader:
         head = self.part("head", entries["head"]) if "head" in entries else None
         stages = self.stages(entries.get("stages"), defaults_node, entries.get("blocks"))
         self.defaults(defaults_node)
-        if frame is None or image is None or stages is None:
+        if image is None or stages is None:
             return None
+        frame = frame or SpecFrame.model_construct(name="")  # the problems are known; what else was read may have more
         return Spec(
             name=frame.name,
             description=frame.description,
@@ -140,6 +142,12 @@ class _Reader:
             published=published,
             node=tree,
         )
+
+    def readable(self, spec: Spec | None) -> Spec | None:
+        """The stages in front of the first that could not be read, behind their stem."""
+        if spec is None or spec.stem is None or not self._whole_stages:
+            return None
+        return replace(spec, stages=spec.stages[: self._whole_stages], head=None)
 
     def part(self, kind: Kind, node: Node, *, required: bool = False) -> Part | None:
         """A part; the same node is read once, so that a default at fault is reported once."""
@@ -174,10 +182,12 @@ class _Reader:
             self.problems.append(problem(node, f"{total} blocks in all stages together", f"at most {MAX_BLOCKS}"))
             return None
         everywhere = self.overrides(blocks, total) if all(frames) else []
-        stages, first = [], 0
+        stages: list[Stage] = []
+        first = 0
         for index, (stage, frame) in enumerate(zip(node.items, frames, strict=True)):
             if frame is None:
                 continue
+            self._whole_stages += len(stages) == index
             local = [(range(*(i - first for i in (chosen.start, chosen.stop))), over) for chosen, over in everywhere]
             stages.append(self.stage(index, stage, frame, defaults, local))
             first += frame.depth

@@ -174,3 +174,18 @@ def test_training_goes_on_where_it_stopped(tmp_path):
     other = run(*arguments, "--lr", "0.1")
     assert other.returncode == 2
     assert "lr" in other.stderr
+
+
+def test_what_a_constructor_refuses_is_told_with_what_is_misspelt(tmp_path):
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        "archspec: 1\nstem: patch\ndefaults: {ffn: mlp, downsample: patch}\nclases: 10\nstages:\n"
+        "  - {width: 64, depth: 2, mixer: {type: attention, heads: 7}}\n"
+        "  - {widht: 128, depth: 2, mixer: attention}\nhead: linear\n"
+    )
+    done = invoke("build", str(file))
+    assert str(done.exception).splitlines() == [
+        f"{file}:4:1: clases: 'clases' is no key of a spec (did you mean 'classes'?)",
+        f"{file}:6:59: stages[0].mixer.heads: 7 does not divide the width 64 (try 8)",
+        f"{file}:7:6: stages[1].widht: 'widht' is no key of a stage (did you mean 'width'?)",
+    ]

@@ -49,7 +49,6 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
 
 def make_plan(spec: str, sets: list[str], size: str | None, allow_outside: bool) -> Plan:
     """The checked plan that a command's arguments describe."""
-    from archspec import api, loading
+    from archspec import api
 
-    chosen = loading.load_spec(spec, sets=sets, size=parse_size(size), allow_outside=allow_outside)
-    return api.make_plan(chosen)
+    return api.make_plan(spec, sets=sets, size=parse_size(size), allow_outside=allow_outside)
