@@ -22,6 +22,16 @@ def _fresh_compiler() -> Iterator[None]:
         torch.compiler.reset()
 
 
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Whatever is computed at construction, such as a DCT's basis, is computed in float64."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `gpu` run where there is one."""
     marked = [item for item in items if item.get_closest_marker("gpu")]

@@ -1,8 +1,6 @@
 """FCViT: the mixer against plain loops, its ablations, the published counts, and the released network's logits."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +14,9 @@ from archspec.blocks.pooled_attention import PooledAttention
 from archspec.errors import OptionError
 from archspec.weights import find_source, load_pretrained
 
-DATA = Path(__file__).parent / "data"
+from . import golden
+from .golden import DATA
+
 GOLDEN = ["classes=10"] + [
     f"stages[{stage}].{patch}"
     for stage, width in enumerate([16, 32, 64, 128])
@@ -268,13 +268,12 @@ def test_convolutions_start_by_their_fan_out_and_the_rescaling_at_one():
 
 @torch.no_grad()
 def test_the_released_network_gives_its_logits():
-    expected = json.loads((DATA / "fcvit.json").read_text())
+    expected = golden.expected("fcvit")
     network = archspec.build(archspec.make_plan("fcvit_tiny", sets=GOLDEN))
     report = load_pretrained(network, DATA / "fcvit.pth", source="fcvit")
     assert not list(report.lines())
     assert sum(parameter.numel() for parameter in network.parameters()) == expected["params"]
-    i = torch.arange(2 * 3 * 224 * 224, dtype=torch.float64)
-    x = (torch.sin(0.37 * i) + 0.5 * torch.cos(0.011 * i + 1)).reshape(2, 3, 224, 224).float().double()
+    x = golden.image()
     torch.testing.assert_close(network.double()(x), torch.tensor(expected["logits"], dtype=x.dtype), rtol=0, atol=1e-9)
 
 

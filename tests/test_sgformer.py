@@ -1,8 +1,6 @@
 """SG-Former: published counts, the released network's logits, and the plain parts that only it uses."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +17,9 @@ from archspec.checkpoints import save_weights
 from archspec.errors import OptionError, SpecError, UsageError
 from archspec.weights import load_pretrained
 
-DATA = Path(__file__).parent / "data"
+from . import golden
+from .golden import DATA
+
 GOLDEN = ["classes=10"] + [
     patch
     for stage, (width, heads, depth) in enumerate([(16, 2, 2), (32, 4, 2), (64, 8, 2), (128, 16, 1)])
@@ -71,27 +71,14 @@ def test_counts_at_384(name, ops):
     assert round((archspec.count(plan).ops - padding_of_windows(plan)) / 1e9, 2) == ops
 
 
-@pytest.fixture
-def double():
-    """Sines and cosines are made in float64."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def golden_image():
-    i = torch.arange(2 * 3 * 224 * 224, dtype=torch.float64)
-    return (torch.sin(0.37 * i) + 0.5 * torch.cos(0.011 * i + 1)).view(2, 3, 224, 224).float().double()
-
-
 def test_the_released_network_gives_its_logits(double):
-    expected = json.loads((DATA / "sgformer.json").read_text())
+    expected = golden.expected("sgformer")
     network = tiny()
     report = load_pretrained(network, DATA / "sgformer.pth", source="sgformer")
     assert not [*report.lines()]
     assert sum(parameter.numel() for parameter in network.parameters()) == expected["params"] == 517_875
     with torch.inference_mode():
-        logits = network(golden_image())
+        logits = network(golden.image())
     torch.testing.assert_close(logits, torch.tensor(expected["logits"]), rtol=0, atol=1e-9)
 
 

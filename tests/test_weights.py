@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import timm
@@ -22,7 +21,9 @@ from archspec.files import write_whole
 from archspec.resolved import fingerprint
 from archspec.weights import load_pretrained, register_source, sources
 
-DATA = Path(__file__).parent / "data"
+from . import golden
+from .golden import DATA
+
 NOMMER = DATA / "nommer.pth"
 GOLDEN = ["classes=10"] + [
     f"stages[{stage}].{patch}"
@@ -53,30 +54,17 @@ def archspec_command(monkeypatch, *arguments):
     return exit_.value.code or 0
 
 
-@pytest.fixture
-def double():
-    """Whatever is computed at construction, such as a DCT's basis, is computed in float64."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def golden_image():
-    i = torch.arange(2 * 3 * 224 * 224, dtype=torch.float64)
-    return (torch.sin(0.37 * i) + 0.5 * torch.cos(0.011 * i + 1)).view(2, 3, 224, 224).float().double()
-
-
 @pytest.mark.parametrize(("dct", "params", "skipped"), [("conv", 305060, 2), ("matmul", 305060 - 36864, 6)])
 def test_the_released_nommer_gives_its_logits(double, dct, params, skipped):
     # The fixed kernels: 16 channels of (16 + 16) * 64 and 32 of (4 + 4) * 16 values.
     assert 16 * 32 * 64 + 32 * 8 * 16 == 36864
-    expected = json.loads((DATA / "nommer.json").read_text())
+    expected = golden.expected("nommer")
     network = archspec.build(archspec.make_plan("nommer_t", sets=[*GOLDEN, f"stages[:2].mixer.dct={dct}"]))
     report = load_pretrained(network, NOMMER, source="nommer")
     assert sum(parameter.numel() for parameter in network.parameters()) == params
     assert len(report.skipped) == skipped
     with torch.inference_mode():
-        logits = network(golden_image())
+        logits = network(golden.image())
     torch.testing.assert_close(logits, torch.tensor(expected["logits"]), rtol=0, atol=1e-8)
 
 
