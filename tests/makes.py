@@ -12,10 +12,14 @@ from archspec.validation import Part
 
 @cache
 def smallest_of_each_make(*, micro: bool = True) -> list[str]:
-    """Names, sorted. micro: micro networks count as well. Hybrids are of no make of their own."""
+    """Names, sorted. micro: micro networks count as well.
+
+    Hybrids are of no make of their own, and context broadcasting is the same on every host: ViT-Ti stands for all.
+    """
     made: dict[frozenset[str], tuple[int, str]] = {}
     for name in shipped():
-        if not name.startswith("hybrid_") and (micro or not name.endswith("_micro")):
+        elsewhere = name.startswith("hybrid_") or ("_cb" in name and not name.startswith("vit_"))
+        if not elsewhere and (micro or not name.endswith("_micro")):
             plan = api.make_plan(name)
             parts = frozenset(type for step in plan.steps() for type in part_names(step.unit.part))
             made[parts] = min(made.get(parts, (2**62, "")), (api.count(plan).macs, name))
