@@ -1,18 +1,22 @@
-"""What a plan costs: each distinct unit is built once on the meta device, traced once and remembered."""
+"""What a plan costs: each distinct unit is built once on the meta device, traced once and remembered.
+
+It is remembered in the process, and in a file for later ones (see records).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 
-from archspec.counting import trace
+from archspec import unit_records
+from archspec.counting import Counter
 from archspec.errors import ArchspecError, CountError, SpecError
-from archspec.modules import REMEMBERED, build_unit
+from archspec.modules import COST, REMEMBERED, meta_unit
 from archspec.plan import Plan, Step, Unit
 from archspec.shapes import on_meta
 from archspec.spec import Block
@@ -21,12 +25,13 @@ from archspec.validation import problem
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one image. params: all parameters; fixed_params: those that are not trained; macs, other_ops: see counting."""
+    """Of one image. params: all parameters; fixed_params: those that are not trained; the others: see counting."""
 
     params: int = 0
     fixed_params: int = 0
     macs: int = 0
     other_ops: int = 0
+    activations: int = 0
 
     @property
     def params_trainable(self) -> int:
@@ -44,21 +49,26 @@ class Cost:
         return self.macs + self.other_ops
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.params + other.params,
-            self.fixed_params + other.fixed_params,
-            self.macs + other.macs,
-            self.other_ops + other.other_ops,
-        )
+        return Cost(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @lru_cache(maxsize=REMEMBERED)
 def unit_cost(unit: Unit) -> Cost:
     """The cost of a unit. Raises CountError for an operation without a formula."""
+    known = unit_records.find(COST, unit)
+    if known is not None:
+        return Cost(*known)
     with on_meta():
-        module = build_unit(unit).eval()
-        macs, other = trace(module, *_inputs(unit))
-    return Cost(*count_params(module), macs, other)
+        cost = module_cost(meta_unit(unit), *_inputs(unit))
+    unit_records.keep(COST, unit, astuple(cost))
+    return cost
+
+
+def module_cost(module: nn.Module, *inputs: Any) -> Cost:
+    """The cost of one call of a module, without gradients. Raises CountError for an operation without a formula."""
+    with torch.no_grad(), Counter() as counter:
+        module(*inputs)
+    return Cost(*count_params(module), counter.macs, counter.other_ops, counter.activations)
 
 
 def count_params(module: nn.Module) -> tuple[int, int]:
@@ -82,19 +92,28 @@ def _inputs(unit: Unit) -> tuple[Any, ...]:
 
 def total(steps: Iterable[Step]) -> Cost:
     """The sum over steps. Raises CountError naming the unit at fault."""
-    cost = Cost()
-    for step in steps:
-        try:
-            cost += unit_cost(step.unit)
-        except CountError as error:
-            raise CountError(f"{step.name}: {error}") from error
-        except ArchspecError:
-            raise
-        except Exception as error:  # a block may fail in any way; what the user needs is its name and place
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            rule = f"{step.name} fails on its input, {step.unit.source}: {reason}"
-            raise SpecError([problem(step.node, rule)]) from error
-    return cost
+    costs = [step_cost(step) for step in steps]
+    return Cost(
+        sum(cost.params for cost in costs),
+        sum(cost.fixed_params for cost in costs),
+        sum(cost.macs for cost in costs),
+        sum(cost.other_ops for cost in costs),
+        sum(cost.activations for cost in costs),
+    )
+
+
+def step_cost(step: Step) -> Cost:
+    """The cost of a step. Raises CountError naming it; SpecError where it does not run on its input."""
+    try:
+        return unit_cost(step.unit)
+    except CountError as error:
+        raise CountError(f"{step.name}: {error}") from error
+    except ArchspecError:
+        raise
+    except Exception as error:  # a block may fail in any way; what the user needs is its name and place
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        rule = f"{step.name} fails on its input, {step.unit.source}: {reason}"
+        raise SpecError([problem(step.node, rule)]) from error
 
 
 def plan_cost(plan: Plan) -> Cost:

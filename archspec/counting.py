@@ -5,6 +5,9 @@ whatever kernel runs it), without biases. `ops` adds, per element, what fvcore c
 evaluation), layer and group norm 5, each one less without a weight; adaptive mean pooling 1 (per input element; to a
 single value it is a plain mean, and free); resizing and grid sampling 4, by nearest neighbours 1 (per output element).
 What moves, compares or combines elements counts nothing.
+
+`activations` are the elements that the operations with multiply-accumulates put out, as fvcore and RegNet's authors
+count them (Radosavovic et al. 2020, section 3.2); fused attention puts out its result, and no matrix of pairs.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from archspec.errors import CountError, PluginError
 from archspec.shapes import Mode
@@ -126,6 +129,9 @@ FREE: set[Any] = {
 }  # a later torch may have dropped one
 
 
+_formula_modules: set[str] = set()
+
+
 def is_free(func: Any) -> bool:
     """Whether an operation (an overload, as a dispatch mode sees it) counts nothing."""
     return func.overloadpacket in FREE or func.is_view or torch.Tag.pointwise in func.tags
@@ -140,6 +146,12 @@ def register_formula(operation: Any, macs: Formula) -> None:
     if not isinstance(packet, torch._ops.OpOverloadPacket):
         raise PluginError(f"{operation!r} is no operation of torch's; give such as torch.ops.my_library.my_operation")
     MACS[packet] = macs
+    _formula_modules.add(macs.__module__)
+
+
+def formula_modules() -> frozenset[str]:
+    """The names of the modules whose formulas were declared here."""
+    return frozenset(_formula_modules)
 
 
 class Counter(Mode):
@@ -149,6 +161,7 @@ class Counter(Mode):
         super().__init__()
         self.macs = 0
         self.other_ops = 0
+        self.activations = 0  # elements that convolutions, linears and matrix products put out
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -157,7 +170,9 @@ class Counter(Mode):
         if macs is None and other_ops is None and not is_free(func):
             return self._parts(func, args, kwargs)
         out = func(*args, **kwargs)
-        self.macs += macs(args, out) if macs else 0
+        if macs:
+            self.macs += macs(args, out)
+            self.activations += (out[0] if isinstance(out, tuple) else out).numel()
         self.other_ops += other_ops(args, out) if other_ops else 0
         return out
 
@@ -171,10 +186,3 @@ class Counter(Mode):
                 "declare it with archspec.counting.register_formula(operation, macs)"
             )
         return out
-
-
-def trace(module: nn.Module, *inputs: Any) -> tuple[int, int]:
-    """(macs, other ops) of one call of `module`, without gradients."""
-    with torch.no_grad(), Counter() as counter:
-        module(*inputs)
-    return counter.macs, counter.other_ops

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from archspec import unit_records
 from archspec.errors import ArchspecError, OptionError, PluginError, Problem, SpecError, in_order
 from archspec.layout import Grid, to_map, to_tokens
 from archspec.plan import Plan, Unit, at_option, within
@@ -21,6 +22,7 @@ from archspec.shapes import on_meta
 from archspec.spec import At, Block, Modifier
 from archspec.validation import Part, problem
 
+COST = "cost"  # what records of costs are called
 REMEMBERED = 50_000  # units whose check and cost are kept, at about 2 kB each
 Side: TypeAlias = dict[str, Tensor]
 Call: TypeAlias = Callable[[nn.Module, Tensor, Grid, Side, Tensor], tuple[Tensor, Side]]
@@ -328,6 +330,13 @@ def check(plan: Plan) -> None:
 
 @lru_cache(maxsize=REMEMBERED)
 def _check(unit: Unit) -> None:
-    """Raises SpecError; what did not raise is remembered."""
+    """Raises SpecError; what did not raise is remembered. A unit with a cost on record was built before."""
+    if unit_records.find(COST, unit) is None:
+        meta_unit(unit)
+
+
+@lru_cache(maxsize=256)  # long enough for the plan that is checked to be priced, too
+def meta_unit(unit: Unit) -> nn.Module:
+    """The module of a unit on the meta device, in evaluation. Raises as `build_unit` does."""
     with on_meta():
-        build_unit(unit)
+        return build_unit(unit).eval()

@@ -11,6 +11,7 @@ from typing import Literal
 
 from archspec import registry
 from archspec.errors import OptionError, PluginError, Problem, SpecError, in_order
+from archspec.hashing import HashedOnce
 from archspec.layout import Grid
 from archspec.spec import Block, Spec, Stage
 from archspec.tree import Node, child_path
@@ -20,12 +21,13 @@ Role = Literal["stem", "downsample", "class_token", "position", "block", "norm",
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class State(HashedOnce):
     """What flows between units: tokens (B, prefix + height * width, width); for the image, pixels and channels."""
 
     width: int
     grid: Grid
     prefix: int = 0
+    __hash__ = HashedOnce.__hash__
 
     @property
     def tokens(self) -> int:
@@ -38,13 +40,14 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(HashedOnce):
     """The smallest thing with a cost of its own. Equal units cost the same, wherever they stand."""
 
     role: Role
     part: Part | Block | None
     source: State
     target: State
+    __hash__ = HashedOnce.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +145,14 @@ class _Planner:
             return None
         steps, state = entered
         given: set[str] = set()
+        units: dict[Block, Unit] = {}
         for index, block in enumerate(stage.blocks):
-            self.check_prefix(name, block, state)
-            self.check_side(name, block, given)
-            given.update(block.provides)
-            unit = Unit("block", block, state, state)
-            steps.append(Step(f"{name}.blocks.{index}", unit, stage.node, self.drop_path.pop(0)))
+            if block not in units:  # what is true of a block's first occurrence stays true of later ones
+                self.check_prefix(name, block, state)
+                self.check_side(name, block, given)
+                given.update(block.provides)
+                units[block] = Unit("block", block, state, state)
+            steps.append(Step(f"{name}.blocks.{index}", units[block], stage.node, self.drop_path.pop(0)))
         if stage.norm_out:
             steps.append(Step(f"{name}.norm", Unit("norm", stage.norm_out, state, state), stage.norm_out.node))
         return steps

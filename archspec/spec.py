@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from archspec.errors import Place, Problem, SpecError, in_order, nearest
 from archspec.frames import (
@@ -20,10 +20,15 @@ from archspec.frames import (
     SpecFrame,
     StageFrame,
 )
+from archspec.hashing import HashedOnce
+from archspec.layering import chosen_blocks, layered
 from archspec.registry import KINDS, Kind
-from archspec.tree import Node, overlay
-from archspec.validation import Part, problem, read_frame, read_part
+from archspec.tree import Node
+from archspec.validation import Frame, Part, problem, read_frame, read_part
 
+T = TypeVar("T")
+F = TypeVar("F", bound=Frame)
+Memory: TypeAlias = dict[Any, tuple[tuple[Node | None, ...], Any]]  # key -> the nodes it speaks of, what they give
 At = Literal["ffn.front", "ffn.middle", "ffn.end", "mixer.front", "mixer.end"]
 POSITIONS: tuple[At, ...] = get_args(At)
 DEFAULT_AT: At = "ffn.end"
@@ -32,15 +37,16 @@ STAGE_KEYS = tuple(DefaultsFrame.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
-class Modifier:
+class Modifier(HashedOnce):
     """A modifier and the position in the block where it stands."""
 
     part: Part
     at: At
+    __hash__ = HashedOnce.__hash__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class Block(HashedOnce):
     """One block: x + mixer(norm x), then x + ffn(norm x). None is a part that is left out."""
 
     mixer: Part | None
@@ -50,6 +56,7 @@ class Block:
     position: Part | None
     modifiers: tuple[Modifier, ...]
     layer_scale: float | None
+    __hash__ = HashedOnce.__hash__
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -63,7 +70,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Stage(HashedOnce):
     """Blocks of one width on one grid, and what stands before and after them."""
 
     width: int
@@ -74,6 +81,7 @@ class Stage:
     blocks: tuple[Block, ...]
     norm_out: Part | None
     node: Node = field(compare=False, repr=False)
+    __hash__ = HashedOnce.__hash__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +102,12 @@ class Spec:
     node: Node = field(compare=False, repr=False)
 
 
-def read_spec(tree: Node) -> Spec:
-    """Validate a tree whose `extends` and `set` have been followed. Raises SpecError with every problem."""
-    reader = _Reader()
+def read_spec(tree: Node, memory: Memory | None = None) -> Spec:
+    """Validate a tree whose `extends` and `set` have been followed. Raises SpecError with every problem.
+
+    memory: from earlier readings of trees that share nodes with this one; what was right there is not read again.
+    """
+    reader = _Reader({} if memory is None else memory)
     spec = reader.spec(tree)
     if spec is None or reader.problems:
         raise SpecError(in_order(reader.problems), readable=reader.readable(spec))
@@ -106,25 +117,40 @@ def read_spec(tree: Node) -> Spec:
 class _Reader:
     """Reads a tree and collects its problems."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory) -> None:
         self.problems: list[Problem] = []
+        self._memory = memory
         self._defaults_at_fault = False  # then a stage's missing keys may be there, misspelt
         self._whole_stages = 0  # how many come before the first that could not be read
         self._parts: dict[tuple[Kind, int], tuple[Node, Part | None]] = {}
+
+    def remembered(self, what: Hashable, nodes: tuple[Node | None, ...], read: Callable[[], T]) -> T:
+        """What `read` makes of these nodes; the same nodes are read again only if they have a problem."""
+        key = (what, *map(id, nodes))
+        if key in self._memory:  # the nodes are kept beside it: an id is only good while its object lives
+            return cast("T", self._memory[key][1])
+        found = len(self.problems)
+        value = read()
+        if len(self.problems) == found:
+            self._memory[key] = nodes, value
+        return value
+
+    def frame(self, model: type[F], node: Node | None) -> F | None:
+        if node is None:
+            return None
+        return self.remembered(model, (node,), lambda: read_frame(model, node, self.problems))
 
     def spec(self, tree: Node) -> Spec | None:
         entries = tree.mapping or {}
         frame = read_frame(SpecFrame, tree, self.problems)
         defaults_node = entries.get("defaults")
-        defaults = read_frame(DefaultsFrame, defaults_node, self.problems) if defaults_node else None
-        self._defaults_at_fault = bool(defaults_node) and defaults is None
-        input_node, published_node = entries.get("input"), entries.get("published")
-        image = read_frame(InputFrame, input_node, self.problems) if input_node else InputFrame()
-        published = read_frame(PublishedFrame, published_node, self.problems) if published_node else None
+        self._defaults_at_fault = bool(defaults_node) and self.frame(DefaultsFrame, defaults_node) is None
+        image = self.frame(InputFrame, entries["input"]) if "input" in entries else InputFrame()
+        published = self.frame(PublishedFrame, entries.get("published"))
         stem = self.part("stem", entries["stem"], required=True) if "stem" in entries else None
         head = self.part("head", entries["head"]) if "head" in entries else None
         stages = self.stages(entries.get("stages"), defaults_node, entries.get("blocks"))
-        self.defaults(defaults_node)
+        self.remembered("defaults", (defaults_node,), lambda: self.defaults(defaults_node))
         if image is None or stages is None:
             return None
         frame = frame or SpecFrame.model_construct(name="")  # the problems are known; what else was read may have more
@@ -152,9 +178,9 @@ class _Reader:
     def part(self, kind: Kind, node: Node, *, required: bool = False) -> Part | None:
         """A part; the same node is read once, so that a default at fault is reported once."""
         key = (kind, id(node))
-        if key not in self._parts:  # the node is kept beside its part: an id is only good while its object lives
+        if key not in self._parts:
             found = len(self.problems)
-            part = read_part(kind, node, self.problems)
+            part = self.remembered(kind, (node,), lambda: read_part(kind, node, self.problems))
             if required and part is None and len(self.problems) == found:
                 self.problems.append(problem(node, f"a network needs a {kind}"))
             self._parts[key] = (node, part)
@@ -176,7 +202,7 @@ class _Reader:
             found = node.describe() if node.items is None else f"a list of {len(node.items)}"
             self.problems.append(problem(node, f"{found} where a list of 1 to {MAX_STAGES} stages is expected"))
             return None
-        frames = [read_frame(StageFrame, stage, self.problems) for stage in node.items]
+        frames = [self.frame(StageFrame, stage) for stage in node.items]
         total = sum(frame.depth for frame in frames if frame)
         if total > MAX_BLOCKS:
             self.problems.append(problem(node, f"{total} blocks in all stages together", f"at most {MAX_BLOCKS}"))
@@ -188,15 +214,17 @@ class _Reader:
             if frame is None:
                 continue
             self._whole_stages += len(stages) == index
-            local = [(range(*(i - first for i in (chosen.start, chosen.stop))), over) for chosen, over in everywhere]
-            stages.append(self.stage(index, stage, frame, defaults, local))
+            local = tuple((range(where.start - first, where.stop - first), over) for where, over in everywhere)
+            read = partial(self.stage, index, stage, frame, defaults, local)
+            overrides = tuple((where, id(over)) for where, over in local)
+            stages.append(self.remembered((index, overrides), (stage, defaults, blocks), read))
             first += frame.depth
         return tuple(stages)
 
     def stage(
-        self, index: int, node: Node, frame: StageFrame, defaults: Node | None, everywhere: list[tuple[range, Node]]
+        self, index: int, node: Node, frame: StageFrame, defaults: Node | None, everywhere: Iterable[tuple[range, Node]]
     ) -> Stage:
-        say = _layered(defaults, node)
+        say = layered(defaults, node)
         chosen = [*everywhere, *self.overrides(frame.blocks, frame.depth)]
         position = self.optional("position", say)
         if index == 0 and "downsample" in (node.mapping or {}):
@@ -244,7 +272,7 @@ class _Reader:
             if key_of_block not in read:
                 layers: Mapping[str, Node] = {**say, "mixer": cycle[index % len(cycle)]}
                 for i in applied:
-                    layers = _layered(Node(layers, node.place), chosen[i][1])
+                    layers = layered(Node(layers, node.place), chosen[i][1])
                 self.refuse_position(layers.get("position"), say.get("position"))
                 read[key_of_block] = self.block(layers)
             blocks.append(read[key_of_block])
@@ -327,7 +355,7 @@ class _Reader:
             return []
         found = []
         for key, said in node.mapping.items():
-            chosen = self.chosen(key, said, depth)
+            chosen = chosen_blocks(key, said, depth, self.problems)
             before = len(self.problems)
             frame = read_frame(BlockFrame, said, self.problems)
             if frame and frame.mixer and frame.mixer.items is not None:
@@ -338,39 +366,10 @@ class _Reader:
                 found.append((chosen, said))
         return found
 
-    def chosen(self, key: str, node: Node, depth: int) -> range | None:
-        match = re.fullmatch(r"(-?\d{1,6})|(-?\d{1,6})?:(-?\d{1,6})?", key)
-        if match is None:
-            rule = f"'{key}' is no index or slice of blocks"
-            self.problems.append(problem(node, rule, 'such as 0, -1, "1:" or "2:4"', key=True))
-            return None
-        if match[1]:
-            start = int(match[1]) % depth if -depth <= int(match[1]) < depth else depth
-            chosen = range(start, min(start + 1, depth))
-        else:
-            chosen = range(*slice(*(int(end) if end else None for end in match.group(2, 3))).indices(depth))
-        if not chosen:
-            self.problems.append(problem(node, f"'{key}' selects none of the {depth} blocks", key=True))
-        return chosen or None
-
 
 def _is_none(node: Node) -> bool:
     said = node if node.mapping is None else node.mapping.get("type")
     return said is not None and said.value == "none"
-
-
-def _layered(lower: Node | None, upper: Node) -> Mapping[str, Node]:
-    """What `upper` says over `lower`, key by key. A mapping over a list of mixers amends each of them."""
-    say = dict(lower.mapping or {}) if lower else {}
-    for key, node in (upper.mapping or {}).items():
-        below = say.get(key)
-        if below is None:
-            say[key] = node
-        elif below.items is not None and node.mapping is not None:
-            say[key] = Node(tuple(overlay(item, node) for item in below.items), node.place, node.key_place, node.path)
-        else:
-            say[key] = overlay(below, node)
-    return say
 
 
 _LAYER = Node("layer", Place("the language's own default"))

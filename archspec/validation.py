@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass, field, replace
+from types import NoneType, UnionType
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from archspec import registry
 from archspec.errors import Place, Problem, nearest, shorten
+from archspec.hashing import HashedOnce
 from archspec.registry import KINDS, RESERVED, Entry, Kind
 from archspec.tree import Node, child_path
 from archspec.wording import explain, unknown_key
@@ -27,19 +29,21 @@ class Frame(BaseModel):
         extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
     called: ClassVar[str]  # in messages, such as "a stage"
+    grammar: ClassVar[str] = "spec"  # of which it is a part: keys are looked for in the same one
 
 
 F = TypeVar("F", bound=Frame)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Part(HashedOnce):
     """A part of a network with every option explicit. Equal and hashed by kind, type and options, not by its place."""
 
     kind: Kind
     type: str
     options: tuple[tuple[str, Value], ...]
     node: Node = field(compare=False, repr=False)
+    __hash__ = HashedOnce.__hash__
 
     @property
     def entry(self) -> Entry:
@@ -61,13 +65,31 @@ def read_frame(model: type[F], node: Node, problems: list[Problem]) -> F | None:
         keys = f"there are: {', '.join(model.model_fields)}"
         problems.append(problem(node, f"{node.describe()} where the keys of {model.called} are expected", keys))
         return None
-    raw = {name for name, info in model.model_fields.items() if info.annotation in (Node, Node | None)}
-    values = {key: child if key in raw else frozen(child.plain()) for key, child in node.mapping.items()}
+    before = len(problems)
+    values = {key: _value(model, key, child, problems) for key, child in node.mapping.items()}
     try:
-        return model.model_validate(values)
+        made = model.model_validate(values)
     except ValidationError as error:
-        problems.extend(_problems(error, node, model.called, model.model_fields))
+        problems.extend(_problems(error, node, model.called, model.model_fields, model.grammar))
         return None
+    return made if len(problems) == before else None
+
+
+def _value(model: type[Frame], key: str, node: Node, problems: list[Problem]) -> Any:
+    """What pydantic is given for a key: a tree, a frame that is read in its turn, or plain data."""
+    annotation = model.model_fields[key].annotation if key in model.model_fields else None
+    if annotation in (Node, Node | None):
+        return node
+    choices = get_args(annotation) if get_origin(annotation) in (UnionType, Union) else (annotation,)
+    frames = [one for one in choices if isinstance(one, type) and issubclass(one, Frame)]
+    if not frames:
+        return frozen(node.plain())
+    if node.value == "none" and NoneType in choices:
+        return None
+    section = frames[0]
+    if isinstance(node.value, str) and "type" in section.model_fields:
+        node = replace(node, value={"type": replace(node, path=child_path(node.path, "type"))})  # the short form
+    return read_frame(section, node, problems) or section.model_construct()  # what is wrong with it is known
 
 
 def read_part(kind: Kind, node: Node, problems: list[Problem], *, whole: bool = True) -> Part | None:
@@ -140,7 +162,9 @@ def unfrozen(value: Any) -> Any:
     return [unfrozen(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _problems(error: ValidationError, node: Node, what: str, known: Iterable[str]) -> list[Problem]:
+def _problems(
+    error: ValidationError, node: Node, what: str, known: Iterable[str], grammar: str = "spec"
+) -> list[Problem]:
     """One problem for each value at fault; the branches of a union are joined by 'or'."""
     found: dict[str, Problem] = {}
     details = error.errors(include_url=False, include_input=False)
@@ -150,7 +174,7 @@ def _problems(error: ValidationError, node: Node, what: str, known: Iterable[str
             continue  # it is there, misspelt, and that is said
         if detail["type"] == "too_short" and any(_is_inside(other["loc"], detail["loc"]) for other in details):
             continue  # pydantic counts the good items alone
-        one = _problem(detail, node, what, known)
+        one = _problem(detail, node, what, known, grammar)
         earlier = found.get(one.path)
         if earlier is None:
             found[one.path] = one
@@ -159,7 +183,7 @@ def _problems(error: ValidationError, node: Node, what: str, known: Iterable[str
     return list(found.values())
 
 
-def _problem(detail: ErrorDetails, node: Node, what: str, known: Iterable[str]) -> Problem:
+def _problem(detail: ErrorDetails, node: Node, what: str, known: Iterable[str], grammar: str) -> Problem:
     location, at = detail["loc"], node
     for step in location:
         child = _child(at, step)
@@ -169,7 +193,7 @@ def _problem(detail: ErrorDetails, node: Node, what: str, known: Iterable[str]) 
     if detail["type"] == "missing":
         return Problem(place=at.place, path=child_path(at.path, location[-1]), rule=f"{MISSING}{what} needs it")
     if detail["type"] == "extra_forbidden":
-        rule, suggestion = unknown_key(str(location[-1]), what, known, _homes(str(location[-1]), known))
+        rule, suggestion = unknown_key(str(location[-1]), what, known, _homes(str(location[-1]), known, grammar))
         return problem(at, rule, suggestion, key=True)
     rule, suggestion = explain(detail, at)
     return problem(at, rule, suggestion)
@@ -179,9 +203,13 @@ def _is_inside(place: Location, of: Location) -> bool:
     return len(place) > len(of) and place[: len(of)] == of
 
 
-def _homes(key: str, known: Iterable[str]) -> list[str]:
+def _homes(key: str, known: Iterable[str], grammar: str) -> list[str]:
     """What else has this key: another level of the language, or a kind of part that may stand here."""
-    levels = [model.called for model in _levels(Frame) if key in model.model_fields and "called" in vars(model)]
+    levels = [
+        model.called
+        for model in _levels(Frame)
+        if model.grammar == grammar and key in model.model_fields and "called" in vars(model)
+    ]
     kinds = [
         kind for kind in KINDS if kind in known and any(key in _options(kind, name) for name in registry.names(kind))
     ]

@@ -10,7 +10,7 @@ from archspec import api
 from archspec.blocks.mixed_attention import HeadMixing, MixedAttention
 from archspec.blocks.partial import PartialAttention, foreground_size
 from archspec.blocks.single_query import SingleQueryAttention
-from archspec.counting import trace
+from archspec.cost import module_cost
 from archspec.errors import OptionError, SpecError
 from archspec.loading import load_text
 
@@ -191,7 +191,8 @@ def test_what_the_foreground_holds_reaches_the_background():
 def test_a_single_query_costs_linearly_in_the_tokens():
     def macs(count):
         heads = torch.empty(1, 4, count, 8)
-        return trace(single, torch.empty(1, 1, 32), heads, heads, torch.empty(1, count, dtype=torch.bool))[0]
+        inputs = torch.empty(1, 1, 32), heads, heads, torch.empty(1, count, dtype=torch.bool)
+        return module_cost(single, *inputs).macs
 
     with torch.device("meta"):
         single = SingleQueryAttention(32, heads=4, reduction=4)

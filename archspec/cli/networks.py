@@ -11,6 +11,7 @@ import typer
 
 from archspec.cli.options import (
     JsonOption,
+    NoCacheOption,
     OutsideOption,
     PluginOption,
     SetOption,
@@ -49,6 +50,7 @@ def build(
     ] = None,
     plugin: PluginOption = [],  # noqa: B006
     allow_outside: OutsideOption = False,
+    no_cache: NoCacheOption = False,
 ) -> None:
     """Build a network: its cost table beside the published figures, then the network, then one forward pass."""
     if plan_only and (weights or save or export):
@@ -116,6 +118,7 @@ def validate(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="YAML files or shipped networks")],
     plugin: PluginOption = [],  # noqa: B006
     allow_outside: OutsideOption = False,
+    no_cache: NoCacheOption = False,
 ) -> None:
     """Check specs without building them: every problem of every file, exit code 2 if there is one."""
     load_plugins(plugin)
@@ -136,6 +139,7 @@ def diff(
     b: Annotated[str, typer.Argument(metavar="B", help="another")],
     plugin: PluginOption = [],  # noqa: B006
     allow_outside: OutsideOption = False,
+    no_cache: NoCacheOption = False,
 ) -> None:
     """What differs between two specs, path by path with every default written out, and what it costs."""
     from archspec.report import difference

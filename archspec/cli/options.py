@@ -25,6 +25,19 @@ PluginOption = Annotated[
 OutsideOption = Annotated[
     bool, typer.Option("--allow-outside", help="let `extends` read files outside the spec's own folder")
 ]
+
+
+def _without_cache(asked: bool) -> None:
+    if asked:
+        from archspec.records import disable
+
+        disable()
+
+
+NoCacheOption = Annotated[
+    bool,
+    typer.Option("--no-cache", callback=_without_cache, expose_value=False, help="count anew, and keep no records"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout instead of the table")]
 
 
