@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from archspec.api import build as build
     from archspec.api import count as count
     from archspec.api import make_plan as make_plan
+    from archspec.counting import register_formula as register_formula
     from archspec.errors import ArchspecError as ArchspecError
     from archspec.errors import RunError as RunError
     from archspec.errors import SpecError as SpecError
@@ -35,6 +36,7 @@ _HOMES = {
     "load_pretrained": "archspec.weights",
     "load_spec": "archspec.loading",
     "register": "archspec.registry",
+    "register_formula": "archspec.counting",
     "ArchspecError": "archspec.errors",
     "RunError": "archspec.errors",
     "SpecError": "archspec.errors",

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from archspec import unit_records
-from archspec.counting import Counter
+from archspec.counting import Counter, FusedAttention, formula_modules
 from archspec.errors import ArchspecError, CountError, SpecError
 from archspec.modules import COST, REMEMBERED, meta_unit
 from archspec.plan import Plan, Step, Unit
@@ -52,9 +52,13 @@ class Cost:
         return Cost(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
-@lru_cache(maxsize=REMEMBERED)
 def unit_cost(unit: Unit) -> Cost:
     """The cost of a unit. Raises CountError for an operation without a formula."""
+    return _unit_cost(unit, formula_modules())
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _unit_cost(unit: Unit, formulas: tuple[str, ...]) -> Cost:
     known = unit_records.find(COST, unit)
     if known is not None:
         return Cost(*known)
@@ -66,7 +70,7 @@ def unit_cost(unit: Unit) -> Cost:
 
 def module_cost(module: nn.Module, *inputs: Any) -> Cost:
     """The cost of one call of a module, without gradients. Raises CountError for an operation without a formula."""
-    with torch.no_grad(), Counter() as counter:
+    with torch.no_grad(), Counter() as counter, FusedAttention(counter):
         module(*inputs)
     return Cost(*count_params(module), counter.macs, counter.other_ops, counter.activations)
 

@@ -17,7 +17,9 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from archspec.errors import CountError, PluginError
 from archspec.shapes import Mode
@@ -129,7 +131,7 @@ FREE: set[Any] = {
 }  # a later torch may have dropped one
 
 
-_formula_modules: set[str] = set()
+_formula_modules: list[str] = []  # of declared ones, in the order of their declaration
 
 
 def is_free(func: Any) -> bool:
@@ -146,12 +148,12 @@ def register_formula(operation: Any, macs: Formula) -> None:
     if not isinstance(packet, torch._ops.OpOverloadPacket):
         raise PluginError(f"{operation!r} is no operation of torch's; give such as torch.ops.my_library.my_operation")
     MACS[packet] = macs
-    _formula_modules.add(macs.__module__)
+    _formula_modules.append(macs.__module__)
 
 
-def formula_modules() -> frozenset[str]:
-    """The names of the modules whose formulas were declared here."""
-    return frozenset(_formula_modules)
+def formula_modules() -> tuple[str, ...]:
+    """The modules of the formulas that were declared so far, in order; costs are remembered by it."""
+    return tuple(_formula_modules)
 
 
 class Counter(Mode):
@@ -185,4 +187,19 @@ class Counter(Mode):
                 f"the operation {func.overloadpacket} is neither counted nor known to be free; "
                 "declare it with archspec.counting.register_formula(operation, macs)"
             )
+        return out
+
+
+class FusedAttention(TorchFunctionMode):
+    """Inside, attention puts out its result and no matrix of pairs, on the meta device too, where it is split up."""
+
+    def __init__(self, counter: Counter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self.counter.activations
+        out = func(*args, **(kwargs or {}))
+        if func is F.scaled_dot_product_attention:
+            self.counter.activations = before + out.numel()
         return out

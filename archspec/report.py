@@ -14,7 +14,6 @@ from archspec.cost import Cost, plan_cost, total
 from archspec.plan import Plan, StagePlan, State, Step
 from archspec.quantities import Rounding, humanize, parse_quantity
 from archspec.spec import Block
-from archspec.validation import Part
 
 FIGURES = ("params", "params_trainable", "macs", "ops")  # what a publication's figures are compared with
 
@@ -49,10 +48,10 @@ def cost_table(plan: Plan, *, ops: bool = False) -> Table:
 
 
 def _rows(plan: Plan) -> list[tuple[str, str, str, Cost]]:
-    rows = [("stem", str(plan.stem.unit.target), _name(plan.stem), total([plan.stem]))]
-    rows += [(stage.name, str(stage.target), _blocks(stage), total(stage.steps)) for stage in plan.stages]
+    rows = [("stem", str(plan.stem.unit.target), part_of(plan.stem), total([plan.stem]))]
+    rows += [(stage.name, str(stage.target), blocks_of(stage), total(stage.steps)) for stage in plan.stages]
     if plan.head:
-        rows.append(("head", f"{plan.head.unit.target.width}", _name(plan.head), total([plan.head])))
+        rows.append(("head", f"{plan.head.unit.target.width}", part_of(plan.head), total([plan.head])))
     return rows
 
 
@@ -60,11 +59,13 @@ def _figures(cost: Cost, ops: bool) -> list[str]:
     return [humanize(cost.params), humanize(cost.macs), *([humanize(cost.ops)] if ops else [])]
 
 
-def _name(step: Step) -> str:
-    return step.unit.part.type if isinstance(step.unit.part, Part) else ""
+def part_of(step: Step) -> str:
+    """What stands there: `patch`, or `attention, mlp` for a block."""
+    part = step.unit.part
+    return _block_name(part) if isinstance(part, Block) else part.type if part else step.unit.role.replace("_", " ")
 
 
-def _blocks(stage: StagePlan) -> str:
+def blocks_of(stage: StagePlan) -> str:
     """`8 x attention, mlp`, with what stands before the blocks and the modifiers they carry."""
     kinds = Counter(_block_name(step.unit.part) for step in stage.blocks if isinstance(step.unit.part, Block))
     return " + ".join(f"{count} x ({name})" if ", " in name else f"{count} x {name}" for name, count in kinds.items())
@@ -127,7 +128,7 @@ def _stage_json(stage: StagePlan) -> dict[str, Any]:
         "grid": list(state.grid),
         "prefix_tokens": state.prefix,
         "depth": len(stage.blocks),
-        "blocks": _blocks(stage),
+        "blocks": blocks_of(stage),
         **_measured(cost),
     }
 

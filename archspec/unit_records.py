@@ -20,6 +20,7 @@ import torch
 
 import archspec
 from archspec import records
+from archspec.counting import formula_modules
 from archspec.plan import Unit
 from archspec.spec import Block
 from archspec.validation import Part
@@ -30,7 +31,7 @@ _INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "
 def find(what: str, unit: Unit) -> Any:
     """What was kept of a unit under that name, by this or another process; None without a record."""
     kept = records.shared()
-    key = _key(what, unit) if kept else None
+    key = _key(what, unit, formula_modules()) if kept else None
     text = kept.get(key) if kept and key else None
     return None if text is None else json.loads(text)
 
@@ -38,18 +39,18 @@ def find(what: str, unit: Unit) -> Any:
 def keep(what: str, unit: Unit, value: Any) -> None:
     """Keep plain data about a unit for later processes."""
     kept = records.shared()
-    key = _key(what, unit) if kept else None
+    key = _key(what, unit, formula_modules()) if kept else None
     if kept and key:
         kept.put(key, json.dumps(value))
 
 
 @lru_cache(maxsize=1000)
-def _key(what: str, unit: Unit) -> str | None:
+def _key(what: str, unit: Unit, formulas: tuple[str, ...]) -> str | None:
     """A text that is equal, in any process, exactly where `what` was worked out for an equal unit by equal code.
 
     None for a unit with a class from no file, as in a notebook: its code cannot be told from other code.
     """
-    code = {_of_class(part.entry.cls) for part in parts(unit)}
+    code = {_of_class(part.entry.cls, formulas) for part in parts(unit)}
     if None in code:
         return None
     text = "\n".join([what, _of_core(), *sorted(filter(None, code)), repr(unit)])
@@ -78,17 +79,15 @@ def _of_file(file: Path) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def _of_class(cls: type) -> str | None:
+def _of_class(cls: type, formulas: tuple[str, ...]) -> str | None:
     """The code of the class's module and of every module that it uses, directly or not; of installed ones the version.
 
     Formulas that were declared for operations belong to it: they may stand anywhere.
     """
-    from archspec.counting import formula_modules
-
     if not _file(sys.modules.get(cls.__module__)):
         return None
     own = cls.__module__.split(".")[0]
-    code = {_code(module, own) for module in _reached({cls.__module__, *formula_modules()}, own)}
+    code = {_code(module, own) for module in _reached({cls.__module__, *formulas}, own)}
     return f"{cls.__qualname__} {' '.join(sorted(code))}"
 
 

@@ -66,6 +66,14 @@ def test_a_unit_that_was_seen_is_not_built_again(monkeypatch: pytest.MonkeyPatch
     assert deeper.macs - first.macs == 12 * (197 * 192 * 12 * 192 + 2 * 197**2 * 192)
 
 
+def test_activations_by_hand() -> None:
+    width, tokens, patches = 192, 197, 196
+    block = tokens * (
+        3 * width + width + width + 4 * width + width
+    )  # qkv, attention's result, proj, the two of the MLP
+    assert archspec.count("vit_tiny").activations == patches * width + 12 * block + 1000
+
+
 def test_counting_draws_no_random_numbers() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()

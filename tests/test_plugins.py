@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from archspec import api, cli, loading, registry
+from archspec import api, cli, loading, modules, registry
 from archspec.cli.app import app
 from archspec.errors import PluginError, SpecError, UserError
 
@@ -40,6 +40,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     registry.load_providers()
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    modules.meta_unit.cache_clear()  # a name stands for one class in a process, but for tests
     monkeypatch.setattr(registry, "_loaded_plugins", set(registry._loaded_plugins))
 
 

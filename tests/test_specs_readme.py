@@ -111,8 +111,9 @@ def test_the_wrong_spec_on_the_page_is_answered_as_printed(tmp_path: Path, monke
     assert [str(problem) for problem in caught.value.problems] == one("text").text.splitlines()
 
 
-def test_the_plugin_on_the_page_is_the_file_that_is_tested() -> None:
-    assert one("python").text == (DATA / "shift_mixer.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", ["shift_mixer.py", "global_filter.py"])
+def test_a_plugin_on_the_page_is_the_file_that_is_tested(file: str) -> None:
+    assert one("python", f"plugin: {file}").text == (DATA / file).read_text(encoding="utf-8")
 
 
 def test_the_tables_have_every_key() -> None:
