@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from archspec import api
 from archspec.report import console, cost_table, published_lines
-from archspec.training import TrainSettings, train
-from archspec.training.data import Split, digits
+from archspec.training import load_recipe, open_data, run
+from archspec.training.data import Data
 
 CONTEXTS = ("convolution", "local window", "global frequencies")
 SHADES = " .:-=+*#%@"
@@ -58,23 +58,25 @@ def photograph(size: tuple[int, int]) -> Tensor:
 
 def learn_digits(screen: Console, name: str) -> None:
     """Train a micro S-NomMer network on scanned digits and show how it reads some that it has not seen."""
-    plan = api.make_plan(name)
-    data = digits(plan.source.width, plan.source.grid)
-    network = api.build(plan, seed=0)
-    screen.print(f"\n{name} ({api.count(plan).params:,} parameters) learns to read {len(data.train_labels)} digits:")
+    plan, recipe = api.make_plan(name), load_recipe("digits", ["epochs=12"])
+    data = open_data(
+        "digits", channels=plan.source.width, size=plan.source.grid, recipe=recipe, batch=recipe.batch, seed=0
+    )
+    screen.print(f"\n{name} ({api.count(plan).params:,} parameters) learns to read {data.train_size} digits:")
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        result = train(network, data, TrainSettings(epochs=12), Path(folder))
+        result = run(plan, recipe, data, Path(folder))
     seconds = time.perf_counter() - started
     screen.print(
-        f"{100 * result.accuracy:.1f} % of {len(data.test_labels)} held-out digits right after {seconds:.0f} s."
+        f"{100 * result.last.accuracy:.1f} % of {data.test_size} held-out digits right after {seconds:.0f} s."
     )
-    show_digits(screen, network.cpu(), data)
+    show_digits(screen, result.network.cpu(), data)
 
 
-def show_digits(screen: Console, network: nn.Module, data: Split, count: int = 3) -> None:
+def show_digits(screen: Console, network: nn.Module, data: Data, count: int = 3) -> None:
     """Held-out digits side by side, what the network reads, and which contexts their positions nominate."""
-    images, labels = data.test_images[:count], data.test_labels[:count].tolist()
+    batch = next(iter(data.test_batches()))
+    images, labels = batch[0][:count], batch[1][:count].tolist()
     maps, answers = nominated(network.eval(), images)
     grey = F.interpolate(images.mean(1, keepdim=True), size=(16, 16))[:, 0]
     grey = (grey - grey.amin((1, 2), keepdim=True)) / (

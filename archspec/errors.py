@@ -9,7 +9,10 @@ ArchspecError
 │   └── UsageError          a command's arguments: a missing file, options that contradict
 └── RunError                a run that failed: exit code 1
     ├── CountError          an operation that is neither counted nor known to be free
+    ├── DataError           images that cannot be read
+    ├── EvaluationError     a network that gives no answers, or images that ask for none
     └── TrainingError       a training run that cannot go on
+        └── Interrupted     one that was asked to stop, and goes on when it is resumed
 """
 
 from __future__ import annotations
@@ -111,8 +114,20 @@ class CountError(RunError):
     """An operation that is neither counted nor known to be free."""
 
 
+class DataError(RunError):
+    """A data set whose images cannot be read, more of them than is allowed."""
+
+
+class EvaluationError(RunError):
+    """A network whose answers cannot be counted."""
+
+
 class TrainingError(RunError):
     """A training run that cannot go on."""
+
+
+class Interrupted(TrainingError):
+    """A run that a signal stopped; what it has done is saved, and the message says how to go on."""
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

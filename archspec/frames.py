@@ -77,6 +77,9 @@ Count = Annotated[
 ]
 Name = Annotated[str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
 Text = Annotated[str, Field(max_length=10_000)]
+Version = Annotated[
+    Literal[1], BeforeValidator(_version), WithJsonSchema({"const": 1, "description": "version of the language"})
+]
 
 
 class BlockFrame(Frame):
@@ -153,11 +156,7 @@ class SpecFrame(Frame):
 
     called = "a spec"
 
-    archspec: Annotated[
-        Literal[1],
-        BeforeValidator(_version),
-        WithJsonSchema({"const": 1, "description": "version of the language"}),
-    ]
+    archspec: Version
     name: Name
     description: Text = ""
     input: Annotated[Node | None, WithJsonSchema({REFERENCE: "input"})] = None

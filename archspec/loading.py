@@ -16,9 +16,7 @@ from archspec.tree import Node, overlay, with_paths
 from archspec.validation import problem
 from archspec.yaml_reader import read_file, read_yaml
 
-NETWORK_FOLDERS = ("", "micro", "hybrids")
-STUDY_FOLDERS = ("ablations",)
-NOT_INHERITED = ("name", "description", "published", "extends", "set")  # they speak of the one network they stand in
+NOT_INHERITED = ("name", "description", "source", "published", "extends", "set")  # they speak of what they stand in
 SUFFIXES = (".yaml", ".yml")
 MAX_FILES = 32  # that extend one another
 
@@ -28,11 +26,52 @@ def shipped_folder() -> Path:
     return Path(str(files("archspec.specs")))
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """Where the shipped files of one kind stand, what one is called, and which `archspec list` shows them."""
+
+    noun: str
+    folders: tuple[str, ...]
+    listed: str
+
+    def shipped(self) -> dict[str, Path]:
+        """Every shipped file by name."""
+        found = [path for folder in self.folders for path in sorted((shipped_folder() / folder).glob("*.yaml"))]
+        return {path.stem: path for path in found}
+
+    def find(self, name: str) -> Path:
+        """The file behind a command's argument: a path, or a shipped name. Raises UsageError, naming the nearest."""
+        path = Path(name)
+        if path.suffix in SUFFIXES or _is_file(path):
+            if not _is_file(path):
+                hint = self.near_file(path)
+                raise UsageError(f"{shorten(name)}: there is no such file" + (f" ({hint})" if hint else ""))
+            return path
+        known = self.shipped()
+        if name not in known:
+            hint = nearest(name, known) or f"`archspec list {self.listed}` shows what is shipped"
+            raise UsageError(f"{shorten(name)}: neither a file nor a shipped {self.noun} ({hint})")
+        return known[name]
+
+    def near_file(self, path: Path) -> str:
+        """For a file that is not there: what may be meant."""
+        if path.stem in self.shipped():
+            return f"without the suffix, '{path.stem}' is a shipped {self.noun}"
+        try:
+            return nearest(path.name, (file.name for file in path.parent.iterdir() if file.suffix in SUFFIXES))
+        except (OSError, ValueError):
+            return ""
+
+
+NETWORKS = Shelf("network", ("", "micro", "hybrids"), "specs")
+RECIPES = Shelf("recipe", ("recipes",), "recipes")
+STUDIES = Shelf("study", ("ablations",), "studies")
+SEARCHES = Shelf("search", ("searches",), "studies")
+
+
 def shipped() -> dict[str, Path]:
     """Every shipped network by name."""
-    folder = shipped_folder()
-    found = [path for part in NETWORK_FOLDERS for path in sorted((folder / part).glob("*.yaml"))]
-    return {path.stem: path for path in found}
+    return NETWORKS.shipped()
 
 
 def find_spec(name: str) -> Path:
@@ -40,28 +79,12 @@ def find_spec(name: str) -> Path:
 
     Raises UsageError, naming the nearest shipped network.
     """
-    path = Path(name)
-    if path.suffix in SUFFIXES or _is_file(path):
-        if not _is_file(path):
-            hint = _near_file(path)
-            raise UsageError(f"{shorten(name)}: there is no such file" + (f" ({hint})" if hint else ""))
-        return path
-    known = shipped()
-    if name not in known:
-        hint = nearest(name, known) or "`archspec list specs` shows what is shipped"
-        raise UsageError(f"{shorten(name)}: neither a file nor a shipped network ({hint})")
-    return known[name]
+    return NETWORKS.find(name)
 
 
 def find_study(name: str) -> Path:
     """The file behind a command's STUDY argument: a path, or a shipped study. Raises UsageError, naming the nearest."""
-    path = Path(name)
-    if path.suffix in SUFFIXES:
-        return path
-    known = {file.stem: file for folder in STUDY_FOLDERS for file in sorted((shipped_folder() / folder).glob("*.yaml"))}
-    if name not in known:
-        raise UsageError(f"{name}: neither a file nor a shipped study ({nearest(name, known) or ', '.join(known)})")
-    return known[name]
+    return STUDIES.find(name)
 
 
 def _is_file(path: Path) -> bool:
@@ -69,16 +92,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # a name too long, or with a zero byte
         return False
-
-
-def _near_file(path: Path) -> str:
-    """For a file that is not there: what may be meant."""
-    if path.stem in shipped():
-        return f"without the suffix, '{path.stem}' is a shipped network"
-    try:
-        return nearest(path.name, (file.name for file in path.parent.iterdir() if file.suffix in SUFFIXES))
-    except (OSError, ValueError):
-        return ""
 
 
 def load_spec(
@@ -104,10 +117,12 @@ def load_text(text: str, *, file: str = "<text>") -> Spec:
     return read_spec(with_paths(_followed(read_yaml(text, file), None, root, ())))
 
 
-def patched(tree: Node, sets: Sequence[str], size: int | tuple[int, int] | None = None) -> Node:
-    """The tree with the command line's patches applied, in order."""
+def patched(
+    tree: Node, sets: Sequence[str], size: int | tuple[int, int] | None = None, *, option: str = "--set"
+) -> Node:
+    """The tree with the command line's patches applied, in order; `option` is what gave them."""
     for text in sets:
-        path, value = parse_assignment(text)
+        path, value = parse_assignment(text, option)
         _refuse_followed(path, value)
         tree = apply_patch(tree, path, value)
     if size is None:
@@ -119,19 +134,20 @@ def patched(tree: Node, sets: Sequence[str], size: int | tuple[int, int] | None 
 
 @dataclass(frozen=True)
 class _Root:
-    """The folder that `extends` must not leave, unless told otherwise."""
+    """The folder that `extends` must not leave, unless told otherwise, and the shelf of the names that it knows."""
 
     folder: Path
     outside: bool
+    shelf: Shelf = NETWORKS
 
     def admits(self, path: Path) -> bool:
         return self.outside or path.resolve().is_relative_to(self.folder.resolve())
 
 
-def load_tree(path: Path, *, allow_outside: bool = False) -> Node:
+def load_tree(path: Path, *, allow_outside: bool = False, shelf: Shelf = NETWORKS) -> Node:
     """The tree of a file with `extends` and `set` applied; both keys are gone. Raises SpecError, UsageError."""
     inside = path.resolve().is_relative_to(shipped_folder().resolve())
-    root = _Root(shipped_folder() if inside else path.parent, allow_outside)
+    root = _Root(shipped_folder() if inside else path.parent, allow_outside, shelf)
     return _followed(read_file(path), path, root, (path.resolve(),))
 
 
@@ -163,12 +179,13 @@ def _base(extends: Node, path: Path | None, root: _Root, seen: tuple[Path, ...])
     """The tree of the file that `extends` names."""
     extends = replace(extends, path="extends")
     if not isinstance(extends.value, str):
-        raise SpecError([problem(extends, f"{extends.describe()} where a file or a shipped network is expected")])
+        rule = f"{extends.describe()} where a file or a shipped {root.shelf.noun} is expected"
+        raise SpecError([problem(extends, rule)])
     name = extends.value
     if Path(name).suffix in SUFFIXES:
         target = _file_base(extends, name, path, root)
     else:
-        target, root = _shipped_base(extends, name), _Root(shipped_folder(), root.outside)
+        target, root = _shipped_base(extends, name, root.shelf), replace(root, folder=shipped_folder())
     if target.resolve() in seen:
         chain = " -> ".join(step.name for step in (*seen, target.resolve()))
         raise SpecError([problem(extends, f"extends goes in a circle: {chain}")])
@@ -179,22 +196,22 @@ def _base(extends: Node, path: Path | None, root: _Root, seen: tuple[Path, ...])
 
 def _file_base(extends: Node, name: str, path: Path | None, root: _Root) -> Path:
     if path is None:
-        rule = f"'{shorten(name)}' is a file, and this text, in none itself, can extend shipped networks only"
+        rule = f"'{shorten(name)}' is a file, and this text, in none itself, can extend shipped {root.shelf.noun}s only"
         raise SpecError([problem(extends, rule)])
     target = path.parent / name
     if not _is_file(target):
-        raise SpecError([problem(extends, f"there is no file '{shorten(name)}'", _near_file(target))])
+        raise SpecError([problem(extends, f"there is no file '{shorten(name)}'", root.shelf.near_file(target))])
     if not root.admits(target):
         rule = f"'{shorten(name)}' leaves the folder {root.folder}"
         raise SpecError([problem(extends, rule, "--allow-outside permits it")])
     return target
 
 
-def _shipped_base(extends: Node, name: str) -> Path:
-    known = shipped()
+def _shipped_base(extends: Node, name: str, shelf: Shelf) -> Path:
+    known = shelf.shipped()
     if name not in known:
         hint = nearest(name, known) or "a file's name ends in .yaml"
-        raise SpecError([problem(extends, f"there is no shipped network '{shorten(name)}'", hint)])
+        raise SpecError([problem(extends, f"there is no shipped {shelf.noun} '{shorten(name)}'", hint)])
     return known[name]
 
 

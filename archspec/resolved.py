@@ -14,19 +14,20 @@ from archspec.validation import Part
 from archspec.yaml_reader import FLOAT
 
 
-class _Dumper(yaml.SafeDumper):
+class Dumper(yaml.SafeDumper):
     """Quotes text that archspec would read as a number, such as 1e3, and never writes aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
+        """True: of anything."""
         return True
 
 
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
+Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
 
 
 def to_yaml(spec: Spec) -> str:
     """The spec as YAML text."""
-    return yaml.dump(to_plain(spec), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(to_plain(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def to_plain(spec: Spec) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def test_help_answers_at_once_and_without_torch():
     assert min(times) < 0.5
     script = (
         "import sys, archspec, archspec.cli.app\n"
-        "print([m for m in ('torch', 'timm', 'optuna', 'ray', 'sklearn', 'fvcore') if m in sys.modules])"
+        "print([m for m in ('torch', 'timm', 'optuna', 'ray', 'sklearn', 'fvcore', 'matplotlib') if m in sys.modules])"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
@@ -171,7 +171,7 @@ def test_training_goes_on_where_it_stopped(tmp_path):
     assert again.returncode == 0
     assert "accuracy" in again.stdout
     assert "epoch 1/1" not in again.stderr, f"trained again in {time.perf_counter() - started:.0f} s"
-    other = run(*arguments, "--lr", "0.1")
+    other = run(*arguments, "--recipe-set", "optimizer.lr=0.1")
     assert other.returncode == 2
     assert "lr" in other.stderr
 

@@ -7,16 +7,16 @@ import time
 import pytest
 
 from archspec import api
-from archspec.training import TrainSettings, train
-from archspec.training.data import digits
+from archspec.training import load_recipe, run
+
+from .tiny_runs import quiet
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_micro_network_reads_digits_within_two_minutes(seed, tmp_path):
-    plan = api.make_plan("nommer_micro")
-    data = digits(plan.source.width, plan.source.grid)
+    recipe = load_recipe("digits", ["epochs=12"])
     started = time.perf_counter()
-    result = train(api.build(plan, seed=seed), data, TrainSettings(epochs=12, seed=seed, device="cpu"), tmp_path)
-    assert result.accuracy > 0.95
+    result = run(api.make_plan("nommer_micro"), recipe, "digits", tmp_path, seed=seed, device="cpu", console=quiet())
+    assert result.last.accuracy > 0.95
     assert time.perf_counter() - started < 120

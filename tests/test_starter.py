@@ -11,7 +11,7 @@ from archspec import api
 from archspec.cli.app import app
 from archspec.errors import UsageError
 from archspec.loading import load_spec, shipped, shipped_folder
-from archspec.training.data import digits
+from archspec.training.data import open_data
 
 STARTER = shipped_folder() / "starter" / "starter.yaml"
 
@@ -59,7 +59,7 @@ def test_a_name_that_no_command_would_find_is_refused(name: str) -> None:
 
 def test_it_fits_the_bundled_digits_and_is_not_among_the_networks() -> None:
     spec = load_spec(STARTER)
-    digits(spec.channels, spec.size).check_classes(spec.classes)
+    open_data("digits", channels=spec.channels, size=spec.size, batch=1).check_classes(spec.classes)
     assert "starter" not in shipped()
 
 

@@ -1,374 +1,376 @@
-"""The trainer: it learns, it is deterministic, and no interruption changes what comes out."""
+"""Training: a step against a plain loop, what a recipe's options do, and what a run gives back and leaves behind."""
 
 from __future__ import annotations
 
-import dataclasses
+import csv
+import functools
 import io
+import json
 import math
-import os
+import random
 import signal
-import subprocess
-import sys
-import time
-from collections import Counter
-from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
+from archspec import api
 from archspec.errors import TrainingError, UsageError
-from archspec.training import Result, TrainSettings, checkpoint, evaluate, train
-from archspec.training.data import Split, digits, load, shift
-from archspec.training.loop import find_device, learning_rate, parameter_groups
+from archspec.loading import load_spec
+from archspec.network import Network
+from archspec.resolved import fingerprint
+from archspec.training import load_recipe, open_data, run
+from archspec.training.distributed import Group, find_device, joined
+from archspec.training.runs import prepared
+from archspec.training.trainer import Trainer
 
-SMALL = TrainSettings(epochs=4, batch_size=64, lr=2e-3, warmup_epochs=1, augment=True, device="cpu")
-Weights = dict[str, Tensor]
+from .tiny_runs import EVERYTHING, few, outcome, quiet, same, tiny_plan, tiny_recipe, tiny_run
 
-
-def tiny(classes: int = 10) -> nn.Module:
-    """Batch norm and dropout: buffers and random numbers that a resumed run must get right, too."""
-    torch.manual_seed(1)
-    layers = [nn.Conv2d(1, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1)]
-    return nn.Sequential(*layers, nn.Linear(144, classes))
+CPU = Group(device=torch.device("cpu"))
 
 
-def few(count: int = 160) -> Split:
-    data = digits(1, (8, 8))
-    cut = {name: getattr(data, name)[:count] for name in ("train_images", "train_labels", "test_images", "test_labels")}
-    return dataclasses.replace(data, **cut)
-
-
-def run(folder: Path, settings: TrainSettings = SMALL, data: Split | None = None, **options) -> tuple[Weights, Result]:
-    network = tiny()
-    console = options.pop("console", Console(file=io.StringIO()))
-    result = train(network, data or few(), settings, folder, console=console, **options)
-    return network.state_dict(), result
-
-
-def same(first: Weights, second: Weights) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on many threads, far slower on a busy machine."""
+@pytest.fixture(autouse=True)
+def _one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Weights, Result]:
-    """The run that nothing interrupted."""
-    return run(tmp_path_factory.mktemp("whole"))
+def images_and_labels(count: int = 16) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(count, 1, 8, 8, generator=generator), torch.arange(count) % 10
 
 
-class TestData:
-    def test_split_is_fixed_disjoint_and_stratified(self):
-        data = digits(1, (8, 8))
-        assert (len(data.train_labels), len(data.test_labels)) == (1437, 360)
-        again = digits(1, (8, 8))
-        assert torch.equal(data.train_images, again.train_images)
-        assert torch.equal(data.test_labels, again.test_labels)
-        trained, held_out = (
-            {image.numpy().tobytes() for image in part} for part in (data.train_images, data.test_images)
-        )
-        assert not trained & held_out
-        counts = Counter(data.train_labels.tolist()), Counter(data.test_labels.tolist())
-        assert all(abs(counts[1][k] - 0.2 * (counts[0][k] + counts[1][k])) <= 1 for k in range(10))
-
-    def test_normalised_resized_and_repeated(self):
-        plain, large = digits(1, (8, 8)), digits(3, (12, 16))
-        assert plain.train_images.mean().abs() < 1e-5
-        assert (plain.train_images.std() - 1).abs() < 1e-5
-        assert large.test_images.shape == (360, 3, 12, 16)
-        assert torch.equal(large.test_images[:, 0], large.test_images[:, 2])
-        assert large.identity == "digits 3x12x16"
-
-    def test_unknown_name(self):
-        with pytest.raises(UsageError, match="did you mean 'digits'"):
-            load("digit", 1, (8, 8))
-        with pytest.raises(UsageError, match="known: digits"):
-            load("imagenet", 1, (8, 8))
-
-    def test_classes_must_match(self, tmp_path: Path):
-        with pytest.raises(UsageError, match=r"the network has 7 classes.*--set classes=10"):
-            train(tiny(7), few(), SMALL, tmp_path)
-
-    def test_shift_against_a_loop(self):
-        images = torch.randn(20, 2, 16, 8)
-        moved = shift(images, torch.Generator().manual_seed(3))
-        generator = torch.Generator().manual_seed(3)
-        down = torch.randint(-2, 3, (20, 1), generator=generator)
-        right = torch.randint(-1, 2, (20, 1), generator=generator)
-        for n in range(20):
-            for y in range(16):
-                for x in range(8):
-                    row, column = min(max(y + int(down[n]), 0), 15), min(max(x + int(right[n]), 0), 7)
-                    assert torch.equal(moved[n, :, y, x], images[n, :, row, column])
+def trainer(*sets: str, steps: int = 4, network: Network | None = None) -> Trainer:
+    return Trainer(network or api.build(tiny_plan(), seed=1), tiny_recipe(sets), CPU, steps=steps, seed=0)
 
 
-class TestSettings:
-    @pytest.mark.parametrize(
-        ("option", "value"),
-        [("epochs", 0), ("batch_size", 0), ("lr", 0.0), ("lr", math.nan), ("weight_decay", -1.0),
-         ("warmup_epochs", -1), ("label_smoothing", 1.0), ("seed", -1)],
-    )  # fmt: skip
-    def test_refused(self, option: str, value: float):
-        with pytest.raises(UsageError, match=f"^{option}: {value} must be"):
-            TrainSettings(**{option: value})
-
-    def test_device(self):
-        assert find_device("cpu").type == "cpu"
-        assert find_device("auto").type in {"cpu", "cuda"}
-        with pytest.raises(UsageError, match="device: 'toaster' cannot be used here"):
-            find_device("toaster")
+def weights_after(*sets: str, steps: int = 3) -> dict[str, Tensor]:
+    made = trainer(*sets)
+    for step in range(steps):
+        made.step(1, step, *images_and_labels())
+    return {name: weight.detach().clone() for name, weight in made.network.named_parameters()}
 
 
-class TestLearning:
-    def test_schedule(self):
-        rates = [learning_rate(step, steps=100, warmup=10, peak=2.0) for step in range(100)]
-        assert rates[0] == pytest.approx(0.2)
-        assert rates[9] == rates[10] == 2.0
-        for step in range(10, 100):
-            assert rates[step] == pytest.approx(1 + math.cos(math.pi * (step - 10) / 90))
-        assert 0 < rates[99] < 0.01
-        assert learning_rate(9, steps=10, warmup=10, peak=2.0) == 2.0
-        assert learning_rate(9, steps=10, warmup=20, peak=2.0) == 1.0
-
-    def test_what_decays(self):
-        network = tiny()
-        network.no_weight_decay = lambda: {"0.weight"}
-        decayed, kept = parameter_groups(network, 0.1)
-        assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
-        assert [weight.shape for weight in decayed["params"]] == [(10, 144)]
-        assert len(kept["params"]) == 5
-
-    def test_learns(self, tmp_path: Path):
-        data = digits(1, (8, 8))
-        settings = TrainSettings(epochs=8, lr=1e-2, warmup_epochs=1, device="cpu")
-        network = tiny()
-        result = train(network, data, settings, tmp_path, console=Console(file=io.StringIO()))
-        assert result.history[-1].loss < 0.6 * result.history[0].loss
-        assert result.accuracy > 0.9
-        assert evaluate(network, data, batch_size=7) == result.accuracy
-        assert network.training
-
-    def test_seed_decides(self, tmp_path: Path, whole: tuple[Weights, Result]):
-        torch.rand(5)
-        assert same(run(tmp_path / "same")[0], whole[0])
-        assert not same(run(tmp_path / "other", dataclasses.replace(SMALL, seed=1))[0], whole[0])
-        assert not same(run(tmp_path / "plain", dataclasses.replace(SMALL, augment=False))[0], whole[0])
-
-    def test_divergence_says_where(self, tmp_path: Path):
-        data = few()
-        data.train_images[:] = math.nan
-        with pytest.raises(TrainingError, match=r"epoch 1, step 1 of 2: .*not finite \(try a lower lr, now 0.002"):
-            run(tmp_path, data=data)
-
-    def test_infinite_gradients_leave_the_weights(self, tmp_path: Path):
-        network = tiny()
-        network[5].weight.register_hook(lambda gradient: gradient * math.inf)
-        before = network[5].weight.detach().clone()
-        with pytest.raises(TrainingError, match="epoch 1, step 1"):
-            train(network, few(), SMALL, tmp_path, console=Console(file=io.StringIO()))
-        assert torch.equal(network[5].weight, before)
-
-    def test_a_line_an_epoch_without_a_terminal(self, tmp_path: Path):
-        out = io.StringIO()
-        run(tmp_path, console=Console(file=out))
-        lines = out.getvalue().splitlines()
-        assert len(lines) == 4
-        assert lines[3].startswith("epoch 4/4  loss ")
-        assert "accuracy" in lines[3]
-        assert lines[3].endswith("images/s")
-
-    def test_a_bar_on_a_terminal(self, tmp_path: Path):
-        out = io.StringIO()
-        run(tmp_path, console=Console(file=out, force_terminal=True, width=120))
-        assert "epoch 4/4" in out.getvalue()
-        assert "━" in out.getvalue()
-
-    @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    def test_gpu_goes_on_from_the_cpu(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        with monkeypatch.context() as patch:
-            Crash(patch, at=20)
-            with pytest.raises(Killed):
-                run(tmp_path)
-        weights, result = run(tmp_path, dataclasses.replace(SMALL, device="cuda"))
-        assert len(result.history) == 4
-        assert all(weight.is_cuda for weight in weights.values())
+def closest(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    return max((first[name] - second[name]).abs().max().item() for name in second)
 
 
-class Killed(BaseException):
-    """What nothing catches: the process is gone."""
+class TestStep:
+    def test_against_a_plain_loop(self):
+        made = trainer("clip=0.5", "optimizer.weight_decay=0.3", "loss.label_smoothing=0.2", "ema={decay: 0.75}")
+        network = api.build(tiny_plan(), seed=1).train()
+        exempt = network.no_weight_decay()
+        decayed = [w for name, w in network.named_parameters() if w.ndim > 1 and name not in exempt]
+        kept = [w for name, w in network.named_parameters() if w.ndim <= 1 or name in exempt]
+        optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.3}, {"params": kept, "weight_decay": 0.0}])
+        average = {name: value.clone() for name, value in network.state_dict().items()}
+        for step in range(8):  # two epochs of four; the warm-up is the first
+            images, labels = images_and_labels()
+            peak, low, lowest = 2e-3, 1e-5, 1e-5
+            warm = low + step * (peak - low) / 4
+            lr = warm if step < 4 else lowest + (peak - lowest) * (1 + math.cos(math.pi * step / 8)) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(images), labels, label_smoothing=0.2)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+            optimizer.step()
+            for name, value in network.state_dict().items():
+                average[name] = 0.75 * average[name] + 0.25 * value
+            made.step(step // 4 + 1, step % 4, images.clone(), labels)
+            assert made.rates.now == pytest.approx(lr)
+            assert made.losses() == [pytest.approx(loss.item(), rel=1e-5)]
+        assert closest(made.network.state_dict(), network.state_dict()) < 1e-5
+        assert closest(made.ema.module.state_dict(), average) < 1e-5
 
+    @pytest.mark.parametrize("parts", [2, 3, 16, 99])
+    def test_accumulating_changes_nothing(self, parts):
+        assert closest(weights_after(f"accumulate={parts}"), weights_after()) < 1e-5
 
-class Crash:
-    """Counts the operations on the disk, and dies before number `at`."""
+    def test_accumulating_mixed_images_changes_nothing(self):
+        mixed = ("augment.mixup=0.8", "augment.cutmix=1")
+        assert closest(weights_after("accumulate=3", *mixed), weights_after(*mixed)) < 1e-5
+        assert closest(weights_after(*mixed), weights_after()) > 1e-5
 
-    def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
-        self.count, self.at = 0, at
-        for owner, name in [(os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "mkdir"),
-                            (checkpoint, "save_model"), (torch, "save")]:  # fmt: skip
-            patch.setattr(owner, name, self.counted(getattr(owner, name)))
+    def test_checkpointing_changes_nothing_even_with_dropped_paths(self):
+        plan = tiny_plan("drop_path=0.5")
+        steps = []
+        for sets in ((), ("checkpointing=true",)):
+            made = trainer(*sets, network=api.build(plan, seed=1))
+            for step in range(3):
+                made.step(1, step, *images_and_labels())
+            steps.append(dict(made.network.named_parameters()))
+        assert closest(*steps) < 1e-6
 
-    def counted(self, operation):
-        def operate(*args, **options):
-            if self.count == self.at:
-                raise Killed
-            self.count += 1
-            return operation(*args, **options)
-
-        return operate
-
-
-class TestResume:
-    def test_killed_between_any_two_operations(self, tmp_path: Path, whole: tuple[Weights, Result]):
-        at = 0
-        while True:
-            folder = tmp_path / str(at)
-            with pytest.MonkeyPatch.context() as patch:
-                crash = Crash(patch, at)
-                try:
-                    run(folder)
-                    break
-                except Killed:
-                    pass
-            weights, result = run(folder)
-            assert same(weights, whole[0]), f"killed before operation {crash.at}"
-            assert result.history == whole[1].history
-            at += 1
-        assert at > 40
-
-    @pytest.mark.parametrize("steps", [1, 3, 4, 7])
-    def test_interrupt(self, tmp_path: Path, whole: tuple[Weights, Result], steps: int):
-        network, seen = tiny(), 0
-
-        def interrupt(*_: object) -> None:
-            nonlocal seen
-            seen += network.training
-            if seen > steps:
-                raise KeyboardInterrupt
-
-        network.register_forward_hook(interrupt)
-        message = (
-            f"interrupted after epoch {steps // 2}; the same command goes on" if steps > 1 else "in the first epoch"
-        )
-        with pytest.raises(TrainingError, match=message):
-            train(network, few(), SMALL, tmp_path, console=Console(file=io.StringIO()))
-        assert same(run(tmp_path)[0], whole[0])
-
-    def test_a_finished_run_is_only_read(self, tmp_path: Path):
-        weights, result = run(tmp_path)
-        written = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-        again, repeated = run(tmp_path)
-        assert same(again, weights)
-        assert repeated == result
-        assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == written
-
-    def test_what_is_kept(self, tmp_path: Path):
-        _, result = run(tmp_path)
-        epochs = [f"epoch-000{epoch}.{suffix}" for epoch in (3, 4) for suffix in ("json", "pt", "safetensors")]
-        assert sorted(file.name for file in tmp_path.iterdir()) == [*epochs, "settings.json"]
-        assert result.weights.name == "epoch-0004.safetensors"
-
-    @pytest.mark.parametrize("suffix", ["json", "pt", "safetensors"])
-    @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99, None])
-    def test_damage_falls_back(self, tmp_path: Path, whole: tuple[Weights, Result], suffix: str, keep: float | None):
-        run(tmp_path)
-        file = tmp_path / f"epoch-0004.{suffix}"
-        content = file.read_bytes()
-        flipped = content[:20] + bytes([content[20] ^ 1]) + content[21:]
-        file.write_bytes(flipped if keep is None else content[: int(keep * len(content))])
-        with pytest.warns(RuntimeWarning, match="passing over the checkpoint of epoch 4"):
-            weights, result = run(tmp_path)
-        assert same(weights, whole[0])
-        assert result.history == whole[1].history
-
-    def test_starts_again_when_all_are_damaged(self, tmp_path: Path, whole: tuple[Weights, Result]):
-        run(tmp_path)
-        for epoch in (3, 4):
-            (tmp_path / f"epoch-000{epoch}.pt").unlink()
-        with pytest.warns(RuntimeWarning, match="passing over") as caught:
-            weights, _ = run(tmp_path)
-        assert len(caught) == 2
-        assert same(weights, whole[0])
-
-    def test_another_run_is_refused(self, tmp_path: Path):
-        run(tmp_path, fingerprint="abc")
-        with pytest.raises(UsageError, match=r"lr is 0\.002 there, 0\.001 here; seed is 0 there, 5 here \(try another"):
-            run(tmp_path, dataclasses.replace(SMALL, lr=1e-3, seed=5), fingerprint="abc")
-        with pytest.raises(UsageError, match="fingerprint is 'abc' there, 'xyz' here"):
-            run(tmp_path, fingerprint="xyz")
-        run(tmp_path, dataclasses.replace(SMALL, device="auto"), fingerprint="abc")
-
-    @pytest.mark.parametrize("content", ["", "[1, 2]", None])
-    def test_a_folder_without_settings_is_refused(self, tmp_path: Path, content: str | None):
-        run(tmp_path)
-        (tmp_path / "settings.json").unlink()
-        if content is not None:
-            (tmp_path / "settings.json").write_text(content)
-        with pytest.raises(UsageError, match="cannot be used for this run"):
-            run(tmp_path)
-
-    def test_a_file_is_no_folder(self, tmp_path: Path):
-        (tmp_path / "file").touch()
-        with pytest.raises(UsageError, match="cannot be used for this run"):
-            run(tmp_path / "file")
-
-    def test_another_network_is_refused(self, tmp_path: Path):
-        run(tmp_path)
-        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-        with pytest.raises(UsageError, match="weights of another network"):
-            train(network, few(), SMALL, tmp_path, console=Console(file=io.StringIO()))
-
-    def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        def fail(*_: object) -> None:
-            raise RuntimeError("no space left")
-
-        monkeypatch.setattr(torch, "save", fail)
-        with pytest.raises(TrainingError, match="checkpoint of epoch 1 cannot be written: no space left"):
-            run(tmp_path)
-
-    def test_shared_weights(self, tmp_path: Path):
-        def network() -> nn.Module:
-            torch.manual_seed(0)
-            shared = nn.Linear(64, 64)
-            return nn.Sequential(nn.Flatten(), shared, nn.ReLU(), shared, nn.Linear(64, 10))
-
-        first, second = network(), network()
-        train(first, few(), SMALL, tmp_path, console=Console(file=io.StringIO()))
-        train(second, few(), SMALL, tmp_path, console=Console(file=io.StringIO()))
-        assert same(first.state_dict(), second.state_dict())
+    def test_channels_last_changes_nothing(self):
+        made = trainer("channels_last=true")
+        made.step(1, 0, *images_and_labels())
+        assert closest(dict(made.network.named_parameters()), weights_after(steps=1)) < 1e-5
 
     @pytest.mark.slow
-    @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL and SIGINT")
-    def test_signals(self, tmp_path: Path):
-        start = (
-            "import runpy, sys, torch; torch.set_num_threads(1); runpy.run_path(sys.argv[1])['long_run'](sys.argv[2])"
+    def test_compiling_changes_nothing(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
+        assert closest(weights_after("compile=true", steps=2), weights_after(steps=2)) < 1e-5
+
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_low_precision_follows_full_precision(self, precision):
+        low, full = weights_after(f"precision={precision}"), weights_after()
+        assert 0 < closest(low, full) < 2e-2
+        assert all(weight.dtype == torch.float32 for weight in low.values())
+
+    def test_fp16_skips_a_step_that_overflows_and_lowers_the_scale(self):
+        made = trainer("precision=fp16", "clip=1")
+        before = {name: weight.detach().clone() for name, weight in made.network.named_parameters()}
+        made.network.head.classifier.weight.register_hook(lambda gradient: gradient * math.inf)
+        scale = made.scaler.get_scale()
+        made.step(1, 0, *images_and_labels())
+        assert made.scaler.get_scale() == scale / 2
+        assert closest(dict(made.network.named_parameters()), before) == 0
+        assert math.isfinite(made.losses()[0])
+
+    def test_mixing_ends_with_the_epoch_that_says_so(self):
+        made = trainer("augment.mixup=0.8", "augment.mix_off_epoch=2", "optimizer.lr=0.02", "schedule=constant")
+        for step in range(80):
+            made.step(7, step % 4, *images_and_labels())
+        assert made.losses()[-1] < 0.5
+        for step in range(4):
+            made.step(1, step, *images_and_labels())
+        assert max(made.losses()) > 1
+
+    def test_layers_have_their_own_rates(self):
+        made = trainer("optimizer.layer_decay=0.5")
+        made.step(1, 1, *images_and_labels())
+        rates = {group["lr"] for group in made.optimizer.param_groups}
+        assert made.rates.now == max(rates)
+        assert {round(math.log2(max(rates) / rate), 6) for rate in rates} == {0, 1, 2, 3}  # head, two blocks, stem
+
+    @pytest.mark.parametrize(
+        ("sets", "expected"),
+        [
+            (("schedule={type: linear, warmup_epochs: 0, min_lr: 0}",), [1, 0.75, 0.5, 0.25]),
+            (("schedule={type: constant, warmup_epochs: 2, warmup_lr: 0}",), [0, 0.5, 1, 1]),
+            (("schedule={type: cosine, warmup_epochs: 0, min_lr: 0, per: epoch}",), [1, 1, 0.5, 0.5]),
+        ],
+    )
+    def test_curves(self, sets, expected):
+        made = trainer("optimizer.lr=1", "epochs=2", *sets, steps=2)
+        if "constant" in sets[0]:
+            made = trainer("optimizer.lr=1", "epochs=4", *sets, steps=1)
+        rates = []
+        for step in range(4):
+            epoch, within = (step + 1, 0) if "constant" in sets[0] else (step // 2 + 1, step % 2)
+            made.rates.set(epoch, within)
+            rates.append(made.rates.now)
+        assert rates == pytest.approx(expected)
+
+    def test_all_three_rates_scale_with_the_batch(self):
+        single, fourfold = trainer("optimizer.lr_batch=16"), trainer("optimizer.lr_batch=4")
+        for step in (0, 2, 5):
+            for made in (single, fourfold):
+                made.rates.set(step // 4 + 1, step % 4)
+            assert fourfold.rates.now == pytest.approx(4 * single.rates.now)
+
+    @pytest.mark.parametrize("type", ["adam", "nadamw", "lamb", "lion", "sgd", "rmsprop"])
+    def test_every_optimizer_lowers_the_loss(self, type):
+        made = trainer(f"optimizer={{type: {type}, lr: {0.1 if type == 'sgd' else 3e-3}}}", "schedule=constant",
+                       "schedule.warmup_epochs=0")  # fmt: skip
+        for step in range(20):
+            made.step(1, step % 4, *images_and_labels())
+        losses = made.losses()
+        assert losses[-1] < losses[0] - 0.02
+
+    def test_binary_cross_entropy(self):
+        made = trainer("loss={type: bce, label_smoothing: 0}")
+        images, labels = images_and_labels()
+        with torch.no_grad():
+            expected = F.binary_cross_entropy_with_logits(made.network(images), F.one_hot(labels, 10).float())
+        made.step(1, 0, images, labels)
+        assert made.losses() == [pytest.approx(expected.item(), rel=1e-5)]
+
+
+class TestRun:
+    def test_learns(self, tmp_path: Path):
+        recipe = tiny_recipe(("batch=32", "epochs=6", "optimizer.lr=1e-2"))
+        plan = tiny_plan("stages[0].width=16")
+        result = run(plan, recipe, "digits", tmp_path, device="cpu", console=quiet())
+        assert result.last.accuracy > 0.85
+        assert result.last.top5 > result.last.accuracy
+        data = open_data("digits", channels=1, size=(8, 8), recipe=recipe, batch=64)
+        pairs = [(result.network(images).argmax(1) == labels) for images, labels in data.test_batches()]
+        assert torch.cat(pairs).float().mean().item() == pytest.approx(result.last.accuracy)
+
+    def test_what_is_written(self, tmp_path: Path):
+        result = tiny_run(tmp_path)
+        assert fingerprint(load_spec(tmp_path / "spec.yaml")) == fingerprint(result.network.plan.spec)
+        assert load_recipe(tmp_path / "recipe.yaml") == tiny_recipe()
+        assert json.loads((tmp_path / "run.json").read_text())["seed"] == 0
+        assert json.loads((tmp_path / "environment.json").read_text())[0]["packages"]["torch"] == version("torch")
+        lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+        assert [line["epoch"] for line in lines] == [1, 2, 3]
+        assert [float(row["loss"]) for row in rows] == [line["loss"] for line in lines]
+        assert [line["accuracy"] for line in lines] == [metrics.accuracy for metrics in result.history]
+        assert [line["step"] for line in lines] == [4, 8, 12]
+        assert len((tmp_path / "timing.csv").read_text().splitlines()) == 4
+
+    def test_weights_are_those_of_the_last_and_of_the_best_epoch(self, tmp_path: Path):
+        from archspec.checkpoints import read_checkpoint
+
+        result = tiny_run(tmp_path)
+        last = read_checkpoint(result.weights)
+        assert same({name: result.network.state_dict()[name] for name in last}, last)
+        network = api.build(result.network.plan)
+        network.load_state_dict(read_checkpoint(result.best_weights))
+        data = few(tiny_recipe())
+        pairs = [(network(images).argmax(1) == labels) for images, labels in data.test_batches()]
+        assert torch.cat(pairs).float().mean().item() == pytest.approx(result.best.best)
+        assert result.best.best == max(metrics.best for metrics in result.history)
+
+    def test_events(self, tmp_path: Path):
+        accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+        result = tiny_run(tmp_path)
+        events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+        assert [event.step for event in events.Scalars("loss")] == [4, 8, 12]
+        assert [event.value for event in events.Scalars("accuracy")] == pytest.approx(
+            [metrics.accuracy for metrics in result.history]
         )
-        command = [sys.executable, "-c", start, __file__, str(tmp_path / "killed")]
-        for epoch, number in [(2, signal.SIGKILL), (30, signal.SIGINT), (60, signal.SIGKILL)]:
-            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-            while process.poll() is None and checkpoint_of(tmp_path / "killed") < epoch:
-                time.sleep(0.01)
-            process.send_signal(number)
-            _, messages = process.communicate(timeout=60)
-            assert process.returncode != 0
-            assert number != signal.SIGINT or "interrupted after epoch" in messages
-        assert checkpoint_of(tmp_path / "killed") < 150
-        assert same(long_run(str(tmp_path / "killed")), long_run(str(tmp_path / "whole")))
+
+    def test_the_seed_decides(self, tmp_path: Path):
+        recipe = tiny_recipe()
+        tiny_run(tmp_path / "first")
+        torch.rand(5), random.random(), np.random.rand()
+        tiny_run(tmp_path / "again")
+        tiny_run(tmp_path / "other", data=few(recipe, seed=1), seed=1)
+        assert same(outcome(tmp_path / "first"), outcome(tmp_path / "again"))
+        assert not same(outcome(tmp_path / "first"), outcome(tmp_path / "other"))
+
+    def test_nothing_is_left_behind(self, tmp_path: Path):
+        before = (torch.get_rng_state(), random.getstate(), str(np.random.get_state()), torch.get_num_threads(),
+                  torch.are_deterministic_algorithms_enabled(), signal.getsignal(signal.SIGTERM),
+                  signal.getsignal(signal.SIGINT))  # fmt: skip
+        tiny_run(tmp_path)
+        after = (torch.get_rng_state(), random.getstate(), str(np.random.get_state()), torch.get_num_threads(),
+                 torch.are_deterministic_algorithms_enabled(), signal.getsignal(signal.SIGTERM),
+                 signal.getsignal(signal.SIGINT))  # fmt: skip
+        assert same(list(before), list(after))
+
+    def test_a_search_stops_a_run_and_takes_it_up(self, tmp_path: Path):
+        seen = []
+        stopped = tiny_run(tmp_path / "run", on_epoch=lambda metrics: bool(seen.append(metrics)) or metrics.epoch == 2)
+        assert stopped.stopped
+        assert [metrics.epoch for metrics in seen] == [1, 2]
+        assert list(stopped.history) == seen
+        assert not tiny_run(tmp_path / "run").stopped
+        tiny_run(tmp_path / "whole")
+        assert same(outcome(tmp_path / "run"), outcome(tmp_path / "whole"))
+
+    def test_the_recipe_sets_stochastic_depth_and_size(self, tmp_path: Path):
+        plan = prepared(api.make_plan("vit_micro"), load_recipe("digits", ["drop_path={vit_micro: 0.3}", "size=16"]))
+        assert [step.drop_path for step in plan.stages[0].blocks] == pytest.approx([0, 0.1, 0.2, 0.3])
+        assert plan.source.grid == (16, 16)
+        assert plan.name == "vit_micro"
+
+    def test_a_line_an_epoch_without_a_terminal_and_a_bar_on_one(self, tmp_path: Path):
+        plain, lively = io.StringIO(), io.StringIO()
+        tiny_run(tmp_path / "plain", console=Console(file=plain))
+        tiny_run(tmp_path / "lively", console=Console(file=lively, force_terminal=True, width=120))
+        assert [line.split()[1] for line in plain.getvalue().splitlines()] == ["1/3", "2/3", "3/3"]
+        assert "images/s" in plain.getvalue()
+        assert "━" in lively.getvalue()
 
 
-def long_run(folder: str) -> Weights:
-    return run(Path(folder), dataclasses.replace(SMALL, epochs=150), few(320))[0]
+class TestRefusals:
+    def test_classes(self, tmp_path: Path):
+        with pytest.raises(UsageError, match=r"the network has 7 classes.*--set classes=10"):
+            run(tiny_plan("classes=7"), tiny_recipe(), "digits", tmp_path, device="cpu")
+        assert not list(tmp_path.iterdir())
+
+    def test_an_odd_batch_cannot_be_mixed(self, tmp_path: Path):
+        recipe = tiny_recipe(("batch=15", "augment.mixup=1"))
+        with pytest.raises(UsageError, match=r"in pairs.*15.*\(try 14\)"):
+            tiny_run(tmp_path, recipe)
+
+    def test_a_network_without_a_head(self, tmp_path: Path):
+        with pytest.raises(UsageError, match="no head to train"):
+            run(tiny_plan("head=none"), tiny_recipe(), few(tiny_recipe()), tmp_path, device="cpu")
+
+    def test_devices(self):
+        assert find_device("cpu").type == "cpu"
+        assert find_device("auto").type in {"cpu", "cuda"}
+        with pytest.raises(UsageError, match="'toaster' cannot be used here"), joined("toaster"):
+            pass
+
+    def test_another_run_in_the_folder(self, tmp_path: Path):
+        tiny_run(tmp_path)
+        with pytest.raises(UsageError, match=r"recipe optimizer.lr is 0.002 there, 0.1 here; seed is 0 there, 5 here"):
+            tiny_run(tmp_path, tiny_recipe((*EVERYTHING, "optimizer.lr=0.1")), seed=5)
+        with pytest.raises(UsageError, match=r"stages\[0\]\.width is 8 there, 16 here"):
+            run(tiny_plan("stages[0].width=16"), tiny_recipe(), few(tiny_recipe()), tmp_path, device="cpu")
+
+    def test_other_files_in_the_folder(self, tmp_path: Path):
+        (tmp_path / "thesis.tex").touch()
+        with pytest.raises(UsageError, match=r"holds other files, such as thesis\.tex"):
+            tiny_run(tmp_path)
+        (tmp_path / "file").touch()
+        with pytest.raises(UsageError, match="cannot hold a run"):
+            tiny_run(tmp_path / "file")
 
 
-def checkpoint_of(folder: Path) -> int:
-    return checkpoint.newest(folder) if folder.exists() else 0
+class TestFailures:
+    def test_a_loss_that_is_not_finite(self, tmp_path: Path):
+        data = few(tiny_recipe())
+
+        class Poisoned(type(data)):
+            def train_epoch(self, epoch, start_step=0):
+                for step, (images, labels) in enumerate(super().train_epoch(epoch, start_step), start_step):
+                    yield (images * math.nan if (epoch, step) == (2, 2) else images), labels
+
+        data.__class__ = Poisoned
+        words = (
+            r"epoch 2, step 3 of 4: .*not finite; the last finite state .*epoch 2, step 0 \(try a lower optimizer.lr"
+        )
+        with pytest.raises(TrainingError, match=words):
+            tiny_run(tmp_path, data=data)
+        state = torch.load(next((tmp_path / "checkpoints").glob("epoch-2-step-0-*")), weights_only=True)
+        assert all(value.isfinite().all() for value in state["network"].values())
+        assert TrainingError.exit_code == 1
+
+    def test_a_gradient_that_is_not_finite(self, tmp_path: Path):
+        made = trainer("clip=1")
+        made.network.head.classifier.weight.register_hook(lambda gradient: gradient * math.inf)
+        made.step(1, 0, *images_and_labels())
+        assert math.isnan(made.losses()[0])
+
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError(),
+                                       RuntimeError("DefaultCPUAllocator: can't allocate memory")])  # fmt: skip
+    def test_out_of_memory_names_a_batch_that_fits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error):
+        from archspec.memory import training_memory
+        from archspec.training import failures
+
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        plan, recipe = api.make_plan("vit_micro"), load_recipe("digits", ["batch=64"])
+        there = training_memory(plan, batch=20).total
+        monkeypatch.setattr(failures, "available", lambda device: there)
+        monkeypatch.setattr(Trainer, "_backward", fail)
+        with pytest.raises(TrainingError, match=r"64 images at a time.*accumulate=4: 16 images at a time") as caught:
+            run(plan, recipe, "digits", tmp_path, device="cpu", console=quiet())
+        needed = training_memory(plan, batch=64).total / 2**20
+        assert f"about {needed:,.1f} MiB, there are {there / 2**20:,.1f} MiB" in str(caught.value)
+
+    def test_other_errors_stay_what_they_are(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("shapes do not fit")
+
+        monkeypatch.setattr(Trainer, "step", fail)
+        with pytest.raises(RuntimeError, match="shapes do not fit"):
+            tiny_run(tmp_path)

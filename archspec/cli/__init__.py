@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from typing import TextIO
 
 from archspec.errors import ArchspecError
 
@@ -12,6 +14,7 @@ def main() -> None:
     """Run a command: 0 done, 1 a failed run, 2 the user's mistake, 130 interrupted."""
     from archspec.cli.app import app
 
+    warnings.showwarning = _show_warning
     try:
         app()
     except ArchspecError as error:
@@ -29,3 +32,15 @@ def main() -> None:
         name = type(error).__name__
         print(f"archspec has a bug: {name}: {error} (ARCHSPEC_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(1)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Without the place in our code, which says nothing to a user."""
+    print(f"warning: {message}", file=file or sys.stderr)

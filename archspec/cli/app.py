@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import archspec
-from archspec.cli import catalogue, networks, studies, training, weights
+from archspec.cli import bench, catalogue, count, draw, evaluation, networks, search, studies, training, weights
 
 app = typer.Typer(
     name="archspec",
@@ -40,11 +40,17 @@ for command in (
     networks.validate,
     catalogue.show,
     networks.diff,
+    count.count,
+    bench.bench,
+    draw.draw,
     catalogue.list_,
     catalogue.schema,
     catalogue.new,
     weights.convert,
     training.train,
+    evaluation.eval_,
     studies.ablate,
+    search.search,
+    studies.report,
 ):
     app.command(command.__name__.rstrip("_"))(command)

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="[KIND]", help="mixer, ffn, ..., or specs; all when left out")] = "",
+    kind: Annotated[
+        str, typer.Argument(metavar="[KIND]", help="mixer, ffn, ..., specs, recipes or studies; all when left out")
+    ] = "",
     plugin: PluginOption = [],  # noqa: B006  # typer reads the default and never changes it
 ) -> None:
-    """List the parts that networks are made of, and the shipped networks."""
+    """List the parts that networks are made of, the shipped networks, recipes that train them, and studies."""
     from archspec.registry import KINDS, entries
 
     load_plugins(plugin)
-    if kind and kind not in (*KINDS, "specs"):
-        hint = nearest(kind, [*KINDS, "specs"]) or f"there are: {', '.join(KINDS)}, specs"
+    kinds = (*KINDS, "specs", "recipes", "studies")
+    if kind and kind not in kinds:
+        hint = nearest(kind, kinds) or f"there are: {', '.join(kinds)}"
         raise UsageError(f"'{kind}' is no kind of part ({hint})")
     for known in KINDS:
         if kind in ("", known):
@@ -34,6 +37,10 @@ def list_(
             _print_rows(known, rows)
     if kind in ("", "specs"):
         _print_rows("specs", _shipped_rows())
+    if kind in ("", "recipes"):
+        _print_rows("recipes", _recipe_rows())
+    if kind in ("", "studies"):
+        _print_rows("studies", _study_rows())
 
 
 def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
@@ -49,18 +56,41 @@ def _shipped_rows() -> list[tuple[str, str]]:
     return [(name, load_spec(name).description.strip().split("\n")[0]) for name in shipped()]
 
 
+def _recipe_rows() -> list[tuple[str, str]]:
+    from archspec.loading import RECIPES
+    from archspec.training.recipe import load_recipe
+
+    return [(name, load_recipe(name).description.strip().split("\n")[0]) for name in RECIPES.shipped()]
+
+
+def _study_rows() -> list[tuple[str, str]]:
+    from archspec.loading import SEARCHES, STUDIES
+    from archspec.yaml_reader import read_file
+
+    studies = STUDIES.shipped() | SEARCHES.shipped()
+    described = ((name, (read_file(path).mapping or {}).get("description")) for name, path in studies.items())
+    return [(name, str(node.value) if node else "") for name, node in described]
+
+
 def show(
-    spec_or_kind: Annotated[str, typer.Argument(metavar="SPEC|KIND", help="a network, or the kind of a part")],
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="the part's name, after its kind")] = "",
+    spec_or_kind: Annotated[
+        str, typer.Argument(metavar="SPEC|KIND", help="a network, or the kind of a part, or recipe")
+    ],
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="the part's or the recipe's name, after its kind")] = "",
     sets: SetOption = [],  # noqa: B006
     size: SizeOption = None,
     plugin: PluginOption = [],  # noqa: B006
     allow_outside: OutsideOption = False,
 ) -> None:
-    """Show a spec with everything written out (YAML that loads to the same plan), or a part with its options."""
+    """Show a spec or a recipe with everything written out (YAML that loads to the same), or a part with its options."""
     from archspec.registry import KINDS, find
 
     load_plugins(plugin)
+    if name and spec_or_kind == "recipe":
+        from archspec.training.recipe import load_recipe
+
+        typer.echo(load_recipe(name, sets, allow_outside=allow_outside).to_yaml(), nl=False)
+        return
     if name:
         kinds = [kind for kind in KINDS if kind == spec_or_kind]
         if not kinds:

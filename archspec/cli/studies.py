@@ -3,32 +3,212 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
-from archspec.cli.options import OutsideOption, PluginOption, load_plugins
+from archspec.cli.options import JsonOption, OutsideOption, PluginOption, load_plugins
+from archspec.errors import UsageError
+
+RUNS = Path("runs")
+STORE = RUNS / "cells"
+MAX_SEEDS = 1_000
 
 
 def ablate(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="a YAML file, or a shipped study such as fcvit_table2")],
+    studies: Annotated[
+        list[str], typer.Argument(metavar="STUDY...", help="YAML files, or shipped studies such as fcvit_table2")
+    ],
     count_only: Annotated[
         bool, typer.Option("--count-only", help="the cost columns alone, nothing is trained")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="every cell with its cost, memory and time; nothing is trained")
+    ] = False,
+    recipe: Annotated[
+        str, typer.Option(metavar="RECIPE", help="in place of the study's; a file, or a shipped one")
+    ] = "",
+    recipe_sets: Annotated[
+        list[str],
+        typer.Option("--recipe-set", metavar="PATH=VALUE", help="patch the recipe, such as batch=64; repeatable"),
+    ] = [],  # noqa: B006
+    epochs: Annotated[int | None, typer.Option(help="short for --recipe-set epochs=N")] = None,
+    data: Annotated[str, typer.Option(help="in place of the study's; as `archspec train` takes it")] = "",
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="in place of the study's; 0..4 is five")] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="for tables and pictures; runs/NAME when left out")
+    ] = None,
+    store: Annotated[Path, typer.Option(metavar="FOLDER", help="for trained cells, which studies share")] = STORE,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="cells at a time, each in a process of its own; 1 if left out")
+    ] = None,
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or ray://HOST:PORT")] = "",
+    cpus_per_cell: Annotated[float, typer.Option(min=0.01, help="with --ray")] = 1.0,
+    gpus_per_cell: Annotated[float, typer.Option(min=0.0, help="with --ray; 0.25 lets four cells share a GPU")] = 0.0,
+    retries: Annotated[int, typer.Option(min=0, max=100, help="how often a cell that failed is begun again")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="processes of a cell that read and augment images")] = 4,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="where data sets with a name stand; data when left out")
+    ] = None,
+    as_json: JsonOption = False,
     plugin: PluginOption = [],  # noqa: B006  # typer reads the default and never changes it
     allow_outside: OutsideOption = False,
 ) -> None:
-    """Compare the rows of an ablation: what each costs, beside what the publication prints."""
-    from archspec.errors import UsageError
-    from archspec.loading import find_study
-    from archspec.report import console
+    """Compare the rows of ablations: train each over seeds, or count what each costs.
 
-    if not count_only:
-        raise UsageError("rows are not trained yet: --count-only fills the cost columns")
+    A study that was stopped goes on when the command is given again; cells are never trained twice.
+    """
+    from archspec.loading import find_study
+
+    if count_only and dry_run:
+        raise UsageError("--count-only and --dry-run: one of them")
+    if len(studies) > 1 and (out or as_json):
+        raise UsageError(f"{'--out' if out else '--json'} is for one study; {len(studies)} are given")
     load_plugins(plugin)
     ablation = importlib.import_module("archspec.search.ablation")
-    loaded = ablation.load_ablation(find_study(study), allow_outside=allow_outside)
+    paths = [find_study(name) for name in studies]
+    loaded = [ablation.load_ablation(path, allow_outside=allow_outside) for path in paths]
+    if count_only:
+        _count(loaded)
+        return
+    short = [f"epochs={epochs}"] if epochs is not None else []
+    cells = importlib.import_module("archspec.search.ablation_cells")
+    wishes = cells.Wishes(
+        recipe=recipe,
+        recipe_sets=[*recipe_sets, *short],
+        data=data,
+        data_options={"workers": workers, "root": data_root.resolve() if data_root else None},
+        seeds=parse_seeds(seeds),
+        device=device,
+        allow_outside=allow_outside,
+    )
+    machine = _Machine(
+        store=store, jobs=jobs, ray=ray, cpus=cpus_per_cell, gpus=gpus_per_cell, retries=retries, plugins=plugin
+    )
+    for path, study in zip(paths, loaded, strict=True):
+        training = cells.training_of(study, path, wishes)
+        rows = cells.rows_of(study, training, memory=dry_run)
+        if dry_run:
+            machine.price(study, training, rows, as_json)
+        else:
+            machine.train(study, training, rows, out or RUNS / study.name, as_json)
+
+
+def _count(studies: list[Any]) -> None:
+    from archspec.report import console
+
+    tables = importlib.import_module("archspec.search.ablation_table")
     screen = console()
-    screen.print(ablation.count_table(loaded))
-    if loaded.source:
-        screen.print(loaded.source, markup=False)
+    for study in studies:
+        screen.print(tables.count_table(study))
+        if study.source:
+            screen.print(study.source, markup=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Machine:
+    """On what cells are trained, and where they are kept."""
+
+    store: Path
+    jobs: int | None
+    ray: str
+    cpus: float
+    gpus: float
+    retries: int
+    plugins: list[Path]
+
+    def price(self, study: Any, training: Any, rows: Any, as_json: bool) -> None:
+        """Print every cell with what it would take, and the totals."""
+        from archspec.report import console
+
+        estimates = importlib.import_module("archspec.search.estimates")
+        table = importlib.import_module("archspec.search.estimate_table")
+        workers = importlib.import_module("archspec.search.workers")
+        store = importlib.import_module("archspec.search.store").Store(self.store)
+        jobs = self.jobs or 1
+        found = estimates.estimates(rows, training, store, max(1, workers.cores() // jobs))
+        totals = estimates.totals(found, jobs)
+        if as_json:
+            typer.echo(json.dumps({"cells": [asdict(cell) for cell in found], "totals": asdict(totals)}, indent=2))
+        else:
+            console().print(table.estimate_table(study.name, found, totals, jobs))
+
+    def train(self, study: Any, training: Any, rows: Any, folder: Path, as_json: bool) -> None:
+        """Train what is not trained yet, write tables and pictures, and print the table."""
+        from archspec.report import console
+
+        ablate = importlib.import_module("archspec.search.ablate")
+        jobs = importlib.import_module("archspec.search.jobs")
+        store = importlib.import_module("archspec.search.store").Store(self.store)
+        circumstances = jobs.Circumstances(
+            store=store,
+            data_options={name: value for name, value in training.source.options.items() if value is not None},
+            device=training.device,
+            plugins=self.plugins,
+        )
+        outcome = ablate.train_study(
+            study, training, rows, circumstances, self.executor(training), folder, retries=self.retries
+        )
+        if as_json:
+            typer.echo(outcome.result.model_dump_json(indent=2))
+        else:
+            console().print(_table(outcome.result))
+        typer.echo(f"wrote {folder}: tables as .md, .tex and .csv, pictures as .svg", err=True)
+        ablate.refuse_failures(outcome, folder)
+
+    def executor(self, training: Any) -> Any:
+        """Processes here, or Ray's."""
+        if self.ray:
+            module = importlib.import_module("archspec.search.ray_jobs")
+            return module.RayExecutor(self.ray, cpus=self.cpus, gpus=self.gpus, limit=self.jobs)
+        workers = importlib.import_module("archspec.search.workers")
+        return workers.Pool(self.jobs or 1, gpus=workers.visible_gpus(training.device))
+
+
+def _table(result: Any) -> Any:
+    formats = importlib.import_module("archspec.search.formats")
+    return formats.as_table(importlib.import_module("archspec.search.sheet").make_sheet(result))
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`0,1,2` or `0..4`, or both; none for empty text. Raises UsageError."""
+    found: list[int] = []
+    for part in text.split(",") if text else []:
+        match = re.fullmatch(r"\s*(\d{1,9})(?:\.\.(\d{1,9}))?\s*", part)
+        if match is None:
+            raise UsageError(f"--seeds {text}: {part!r} is no seed, nor a range such as 0..4")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 0 <= last - first < MAX_SEEDS:
+            raise UsageError(f"--seeds {text}: {part.strip()} is not a range of 1 to {MAX_SEEDS:,} seeds")
+        found += range(first, last + 1)
+    if len(set(found)) < len(found):
+        raise UsageError(f"--seeds {text}: names a seed more than once")
+    return tuple(found)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="of a study, such as runs/micro_nommer_table4")],
+    form: Annotated[
+        Literal["table", "md", "latex", "csv"], typer.Option("--format", help="what is printed; all are written")
+    ] = "table",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a study's tables and pictures again from its results; nothing is run."""
+    from archspec.report import console
+
+    result = importlib.import_module("archspec.search.ablate").report(folder)
+    formats = importlib.import_module("archspec.search.formats")
+    sheet = importlib.import_module("archspec.search.sheet").make_sheet(result)
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+    elif form == "table":
+        console().print(formats.as_table(sheet))
+    else:
+        written = {"md": formats.as_markdown, "latex": formats.as_latex}
+        typer.echo(formats.as_csv(result) if form == "csv" else written[form](sheet), nl=False)
+    typer.echo(f"wrote {folder}: tables as .md, .tex and .csv, pictures as .svg", err=True)

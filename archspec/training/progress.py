@@ -1,56 +1,46 @@
-"""How a training run shows itself on stderr: a bar on a terminal, a line an epoch elsewhere."""
+"""How far a run is."""
 
 from __future__ import annotations
 
-import time
-from types import TracebackType
-from typing import Self
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from archspec.training.checkpoint import Epoch
+from archspec.training.metrics import EpochMetrics, EpochTiming
 
 
-class Report:
-    """A context in which a run of `epochs` times `steps` steps of `batch` images reports how it gets on."""
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run is."""
 
-    def __init__(self, console: Console | None, *, epochs: int, steps: int, batch: int, done: int) -> None:
-        self._console = console or Console(stderr=True)
-        self._epochs, self._batch = epochs, batch
-        text = TextColumn("{task.description}", markup=False)
-        self._bar = Progress(
-            text, BarColumn(), TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
-        )
-        self._task = self._bar.add_task("", total=epochs * steps, completed=done * steps)
-        self._accuracy, self._rate = "-", 0.0
-        self._started, self._seen = time.perf_counter(), 0
+    epoch: int = 1  # that is under way
+    step: int = 0  # how many of its steps are done
+    loss_sum: float = 0.0  # of these steps
+    seconds: float = 0.0  # that they took
+    waited: float = 0.0  # seconds of these in which the next images were waited for
+    best_epoch: int = 0  # whose weights best.safetensors holds
+    history: list[EpochMetrics] = field(default_factory=list)
+    timing: list[EpochTiming] = field(default_factory=list)
 
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
+    def plain(self) -> dict[str, Any]:
+        """As numbers, text and collections of them."""
+        return asdict(self)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> Progress:
+        """What `plain` wrote."""
+        history = [EpochMetrics(**row) for row in plain["history"]]
+        timing = [EpochTiming(**row) for row in plain["timing"]]
+        return cls(**{**plain, "history": history, "timing": timing})
 
-    def begin(self) -> None:
-        """An epoch begins: its images a second count from here."""
-        self._started, self._seen = time.perf_counter(), 0
+    @property
+    def best(self) -> EpochMetrics | None:
+        """Of the epoch whose weights best.safetensors holds."""
+        return self.history[self.best_epoch - 1] if self.best_epoch else None
 
-    def step(self, epoch: int, loss: float) -> None:
-        """A step of that epoch (from 1) is done; `loss` is its batch's."""
-        self._seen += self._batch
-        self._rate = self._seen / (time.perf_counter() - self._started)
-        self._bar.update(self._task, advance=1, description=self._line(epoch, loss))
-
-    def end(self, epoch: Epoch) -> None:
-        """An epoch is done, evaluated and saved."""
-        self._accuracy = f"{epoch.accuracy:.1%}"
-        line = self._line(epoch.epoch, epoch.loss)
-        self._bar.update(self._task, description=line)
-        if not self._console.is_terminal:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _line(self, epoch: int, loss: float) -> str:
-        where = f"epoch {epoch}/{self._epochs}"
-        return f"{where}  loss {loss:.3f}  accuracy {self._accuracy}  {self._rate:,.0f} images/s"
+    def end_epoch(self, metrics: EpochMetrics, timing: EpochTiming) -> None:
+        """The epoch is done; the next one begins."""
+        self.history.append(metrics)
+        self.timing.append(timing)
+        if self.best is None or metrics.best > self.best.best:
+            self.best_epoch = metrics.epoch
+        self.epoch, self.step, self.loss_sum, self.seconds, self.waited = self.epoch + 1, 0, 0.0, 0.0, 0.0

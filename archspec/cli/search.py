@@ -1,0 +1,146 @@
+"""The command that searches. It loads `search`, which the core does not know, by name."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from archspec.cli.options import JsonOption, OutsideOption, PluginOption, load_plugins
+from archspec.errors import UsageError, nearest
+
+RUNS = Path("runs")
+SAMPLERS = ("random", "tpe", "nsga2", "gp", "grid", "evolution")
+
+
+def search(
+    study: Annotated[
+        str, typer.Argument(metavar="[STUDY]", help="a YAML file, or a shipped search; left out with --resume")
+    ] = "",
+    describe: Annotated[
+        bool, typer.Option("--describe", help="the space, what of it fits and what it costs; nothing is evaluated")
+    ] = False,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="candidates to evaluate in all; a larger number goes on")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=1024, help="evaluations at a time, each in its own process")] = 1,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="runs/NAME when left out")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="go on with the search in this folder, from it alone")
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="begin with what another search has found")
+    ] = None,
+    storage: Annotated[
+        str, typer.Option(metavar="URL", help="an Optuna storage for the trials, in place of the folder's journal")
+    ] = "",
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="with --storage: whoever was at work elsewhere is gone")
+    ] = False,
+    sampler: Annotated[str, typer.Option(help="in place of the study's: " + ", ".join(SAMPLERS))] = "",
+    seed: Annotated[int | None, typer.Option(min=0, help="of the proposals, in place of the study's")] = None,
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or ray://HOST:PORT")] = "",
+    cpus_per_trial: Annotated[float, typer.Option(min=0.01, help="with --ray")] = 1.0,
+    gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="with --ray; 0.25 lets four trials share one")] = 0.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="processes of an evaluation that read images")] = 4,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="where data sets with a name stand; data when left out")
+    ] = None,
+    as_json: JsonOption = False,
+    plugin: PluginOption = [],  # noqa: B006  # typer reads the default and never changes it
+    allow_outside: OutsideOption = False,
+) -> None:
+    """Search a space of networks under a budget; a search that was stopped goes on when the command is given again."""
+    load_plugins(plugin)
+    if bool(study) == bool(resume):
+        raise UsageError("a STUDY to search, or --resume FOLDER to go on with one: which?")
+    loaded = _overridden(_load(study, resume, allow_outside), trials, sampler, seed)
+    if describe:
+        _describe(loaded, as_json)
+        return
+    jobs_module = importlib.import_module("archspec.search.jobs")
+    folder = importlib.import_module("archspec.search.search_folder").SearchFolder(resume or out or RUNS / loaded.name)
+    circumstances = jobs_module.Circumstances(
+        store=importlib.import_module("archspec.search.store").Store(folder.cells),
+        data_options={"workers": workers, "root": data_root.resolve() if data_root else None},
+        device=device,
+        plugins=plugin,
+    )
+    executor = _executor(jobs, device, ray, cpus_per_trial, gpus_per_trial)
+    running = importlib.import_module("archspec.search.search_run")
+    outcome = running.run_search(
+        loaded, folder, circumstances, executor, storage=storage, take_over=take_over, start_from=start_from
+    )
+    typer.echo(json.dumps(_as_object(loaded, outcome), indent=2) if as_json else _as_text(loaded, outcome))
+
+
+def _load(study: str, resume: Path | None, allow_outside: bool) -> Any:
+    if resume:
+        return importlib.import_module("archspec.search.search_folder").SearchFolder(resume).load()
+    from archspec.loading import SEARCHES
+
+    module = importlib.import_module("archspec.search.search_study")
+    return module.load_search(SEARCHES.find(study), allow_outside=allow_outside)
+
+
+def _overridden(loaded: Any, trials: int | None, sampler: str, seed: int | None) -> Any:
+    """The search with what the command line says in place of its file."""
+    if sampler and sampler not in SAMPLERS:
+        raise UsageError(f"--sampler {sampler}: there are {', '.join(SAMPLERS)}{nearest(sampler, SAMPLERS)}")
+    if sampler and sampler != loaded.sampler.type:
+        loaded = replace(loaded, sampler=type(loaded.sampler)(type=sampler))
+    said = {key: value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
+    return replace(loaded, **said)
+
+
+def _describe(loaded: Any, as_json: bool) -> None:
+    from archspec.report import console
+
+    module = importlib.import_module("archspec.search.describe")
+    found = module.describe(loaded)
+    if as_json:
+        typer.echo(json.dumps(module.as_object(found), indent=2))
+        return
+    screen = console()
+    for line in module.described(found):
+        screen.print(line, markup=False, highlight=False, soft_wrap=isinstance(line, str))
+
+
+def _executor(jobs: int, device: str, ray: str, cpus: float, gpus: float) -> Any:
+    if ray:
+        module = importlib.import_module("archspec.search.ray_driver")
+        return module.TuneExecutor(ray, cpus=cpus, gpus=gpus)
+    workers = importlib.import_module("archspec.search.workers")
+    return workers.Pool(jobs, gpus=workers.visible_gpus(device))
+
+
+def _as_object(loaded: Any, outcome: Any) -> dict[str, Any]:
+    best = {"trial": outcome.best[0], loaded.primary.name: outcome.best[1]} if outcome.best else None
+    return {
+        "folder": str(outcome.folder),
+        "proposals": asdict(outcome.tally),
+        "best": best,
+        "pareto": list(outcome.pareto),
+        "exhausted": outcome.exhausted,
+        "overhead": outcome.overhead,
+        "failures": list(outcome.failures),
+    }
+
+
+def _as_text(loaded: Any, outcome: Any) -> str:
+    tally = outcome.tally
+    named = {"ended early": tally.stopped, "failed": tally.failed}
+    more = "".join(f", {count} {name}" for name, count in named.items() if count)
+    besides = f"{tally.refused} refused unbuilt, {tally.duplicates} proposed again"
+    lines = [f"{tally.done} evaluated{more}; {besides}: {outcome.folder}"]
+    if outcome.best:
+        number, value = outcome.best
+        lines.append(f"best {loaded.primary.name} {value:.6g}: trial {number}")
+    if len(loaded.objectives) > 1:
+        lines.append(f"Pareto front: trials {', '.join(map(str, outcome.pareto))}")
+    return "\n".join(lines)
