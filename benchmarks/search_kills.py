@@ -25,26 +25,30 @@ PATIENCE = 240.0  # seconds for a search that goes on by itself; begun again it 
 AGAIN = 3  # how often it is begun again
 
 
-def whole(folder: Path, on: str) -> float:
-    """Seconds between the first training and the end of a search that nobody kills."""
+def whole(folder: Path, on: str) -> tuple[float, float]:
+    """Seconds from the start to the first training, and from there to the end, of a search that nobody kills."""
+    started = time.monotonic()
     process = start(folder, on)
     wait_for_begin(process, folder)
     began = time.monotonic()
     if finish(process, PATIENCE) != 0:
         raise SystemExit(f"the search fails without being killed: {(folder / 'log.txt').read_text()}")
     check(folder)
-    return time.monotonic() - began
+    return began - started, time.monotonic() - began
 
 
-def killed(folder: Path, on: str, who: str, wait: float) -> str:
-    """How a search came through: a word, or what is wrong with it."""
+def killed(folder: Path, on: str, who: str, share: float, spans: tuple[float, float]) -> str:
+    """How a search came through a kill after that share of its time: in words, or what is wrong with it."""
     process = start(folder, on)
-    wait_for_begin(process, folder)
-    time.sleep(wait)
+    if who == "driver":
+        time.sleep(share * sum(spans))
+    else:  # it is there once something is trained
+        wait_for_begin(process, folder)
+        time.sleep(share * spans[1])
     before = results(folder)
     if not kill(process, who, on):
         finish(process, PATIENCE)
-        return "ended before"
+        return ""
     code = finish(process, PATIENCE)
     begun_again = 0
     while code != 0 and begun_again < AGAIN:
@@ -56,7 +60,18 @@ def killed(folder: Path, on: str, who: str, wait: float) -> str:
         check(folder, before)
     except AssertionError as error:
         return f"WRONG: {error}, see {folder}"
-    return "whole, by itself" if not begun_again else f"whole, begun again {begun_again}x"
+    return f"whole, begun again {begun_again}x" if begun_again else "whole, by itself"
+
+
+def kills(folder: Path, on: str, who: str, times: int, spans: tuple[float, float], chance: random.Random) -> list[str]:
+    """How searches came through; one that had ended before it could be killed does not count."""
+    came: list[str] = []
+    for number in range(3 * times):
+        how = killed(folder / str(number), on, who, chance.uniform(0, 0.9), spans)
+        came += [how] if how else []
+        if len(came) == times:
+            break
+    return came
 
 
 def main() -> None:
@@ -71,13 +86,10 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="search_kills_"))
     failed = False
     for on in chosen.on:
-        span = whole(folder / on / "whole", on)
-        print(f"{on}: {span:.1f} s from the first training to the end, in {folder}", flush=True)
+        spans = whole(folder / on / "whole", on)
+        print(f"{on}: {spans[0]:.1f} s to the first training, {spans[1]:.1f} s to the end, in {folder}", flush=True)
         for who in [one for one in chosen.who if (one, on) != ("node", "local")]:
-            came = Counter(
-                killed(folder / on / who / str(number), on, who, chance.uniform(0, 0.9 * span))
-                for number in range(chosen.times)
-            )
+            came = Counter(kills(folder / on / who, on, who, chosen.times, spans, chance))
             failed |= any(how.startswith("WRONG") for how in came)
             print(f"{on}, {who}: " + "; ".join(f"{count} {how}" for how, count in came.most_common()), flush=True)
     sys.exit(failed)

@@ -18,7 +18,7 @@ from archspec.tree import Node
 from .distributions import Choice, Derived, Distribution, Option
 from .objectives import Objective
 from .pricing import Price, Pricer
-from .reach import climb, drawn
+from .reach import COUNTABLE, climb, drawn
 from .search_study import Search
 from .space import Candidate, Space, Value
 from .suggest import Changed, Dice, dice, grid
@@ -26,7 +26,6 @@ from .suggest import Changed, Dice, dice, grid
 DRAWS = 300  # at random, before one is climbed to
 CLIMBS = 5
 PATIENCE_WITH_GP = 5  # proposals of a model that takes seconds for each
-COUNTABLE = 20_000  # a space of so many candidates is looked through whole
 
 
 class Exhausted(Exception):
@@ -137,9 +136,9 @@ def best_of(judged: Sequence[Judged], objectives: Sequence[Objective]) -> Judged
 def starting(search: Search) -> list[dict[str, Value]]:
     """The networks that the study starts from, as candidates; what its space does not have of them is drawn."""
     found = []
-    for name, tree in search.start:
+    for index, (_, tree) in enumerate(search.start):
         read = read_candidate(search.space, tree)
-        found.append(search.space.draw(Changed(read, Dice(dice("start", search.seed, name))))[0])
+        found.append(search.space.draw(Changed(read, Dice(dice("start", search.seed, index))))[0])
     return found
 
 

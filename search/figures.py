@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -80,3 +81,8 @@ def name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
 def short_name(name: str, length: int = NAME_LENGTH) -> str:
     """A name that is cut where it is longer."""
     return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def short_parameter(name: str) -> str:
+    """`stages[0].mixer=mat.heads` for the heads of `{type: mat, window: 7}`."""
+    return re.sub(r"=\{type: ([\w.]+)[^}]*\}", r"=\1", name)

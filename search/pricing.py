@@ -50,15 +50,20 @@ class Price:
 
 
 class Pricer:
-    """Prices candidates of a search; what they share is read, checked and counted once."""
+    """Prices candidates of a search; what they share is read, checked and counted once.
 
-    def __init__(self, search: Search) -> None:
-        self.search = search
+    measures: units that the latency table does not know are timed on this machine, and added to its file; else the
+    latency of their networks stays unknown.
+    """
+
+    def __init__(self, search: Search, *, measures: bool = True) -> None:
+        self.search, self.measures = search, measures
         self.variants = Variants(search.base)
         self._names = (VALID, *(budget.measure for budget in search.budgets))
 
     def price(self, patches: Patches) -> Price:
-        """The price of the network that the patches make. Raises CountError for an operation that is not counted."""
+        """The price of the network that the patches make. Raises CountError for an operation that is not counted,
+        UsageError where latency has to be measured and cannot be."""
         try:
             if self.search.space.constraints:
                 broken = self.search.space.violated(self.variants.tree(patches))
@@ -100,10 +105,26 @@ class Pricer:
 
             costs["train_memory"] = training_memory(plan, **self.search.memory.model_dump()).total
         if self._table is not None:
-            from archspec.latency.predict import predict
+            from archspec.latency.predict import missing, predict
 
-            costs["latency"] = predict(plan, self._table).median
+            if missing(plan, self._table) and self.measures:
+                self._measure(plan, self._table)
+            if not missing(plan, self._table):
+                costs["latency"] = predict(plan, self._table).median
         return costs
+
+    def _measure(self, plan: Plan, table: Table) -> None:
+        """Raises UsageError where the table is of another machine, or cannot be written."""
+        from archspec.latency.fill import fill
+        from archspec.latency.setting import setting_here
+        from archspec.latency.table import refuse_other
+        from archspec.latency.timing import Effort
+
+        own, path = table.setting, self.search.latency_table
+        assert path is not None, "there is no table without a file"
+        here = setting_here(device=own.device, threads=own.threads, mode=own.mode, batch=own.batch)
+        refuse_other(path, own, here)
+        fill(table, [plan], effort=Effort(seconds=1.0), path=path)
 
     @cached_property
     def _table(self) -> Table | None:

@@ -46,6 +46,8 @@ except ImportError as missing:
 
 FOLDER = ".ray"  # in the store: where Tune writes while it runs
 POLL = 0.1  # seconds between two looks of a trial at whether its answer is there
+DEAD = 10.0  # seconds that Tune gets to end trials after something has gone wrong
+LOOK_EVERY = 5.0  # seconds between two looks at whether this machine's part of Ray is alive
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # its tables would go to stdout
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without GPUs asked for, those that are visible stay so
@@ -74,6 +76,8 @@ class TuneExecutor:
         self._tune: threading.Thread | None = None
         self._board: Any = None
         self._folder = Path()
+        self._node = ""
+        self._looked = 0.0
         self._failure = "it has ended"
         self._stack = ExitStack()
 
@@ -85,8 +89,10 @@ class TuneExecutor:
     def submit(self, job: Job) -> None:
         """Begin a job; there must be a free place."""
         if job.asks and self._board is None:
-            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            self._board = ray.remote(_Board).options(name=self._hand.board, num_cpus=0, scheduling_strategy=here).remote()
+            here = NodeAffinitySchedulingStrategy(self._node, soft=False)
+            self._board = (
+                ray.remote(_Board).options(name=self._hand.board, num_cpus=0, scheduling_strategy=here).remote()
+            )
         self._jobs[job.key] = job
         self._hand.waiting.put(job)
         if self._tune is None:
@@ -95,7 +101,8 @@ class TuneExecutor:
             self._tune.start()
 
     def next(self, timeout: float) -> Event | None:
-        """The next event; None if there is none within `timeout` seconds. Raises RunError if Tune has ended."""
+        """The next event; None if there is none within `timeout` seconds. Raises RunError if Ray does not go on."""
+        self._look()
         try:
             event = self._events.get(timeout=timeout)
         except queue.Empty:
@@ -105,6 +112,14 @@ class TuneExecutor:
         if event.kind != "epoch":
             self._jobs.pop(event.job.key, None)
         return event
+
+    def _look(self) -> None:
+        """Without its own raylet a driver waits for ever: Tune expects that machines come back."""
+        if time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._node):
+            raise RunError("Ray's process on this machine (the raylet) has died; the same command goes on")
 
     def answer(self, job: Job, *, stop: bool) -> None:
         """After an epoch of a job that asks: whether it ends there."""
@@ -121,6 +136,7 @@ class TuneExecutor:
             if not ray.is_initialized():
                 stack.callback(ray.shutdown)
                 _connect(self._address, self._cpus)
+            self._node = ray.get_runtime_context().get_node_id()
             self.size = _room(self._address, self._cpus, self._gpus, self._limit)
             self._stack = stack.pop_all()
         return self
@@ -128,9 +144,8 @@ class TuneExecutor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._stack:
             self._leave.now = self._leave.now or bool(self._jobs)
-            self._finish(GRACE)
-            if self._board is not None:
-                ray.kill(self._board)
+            self._finish(GRACE if error is None else DEAD)
+            self._board = None  # the actor goes with its last handle
 
     def _finish(self, seconds: float) -> None:
         self._hand.waiting.put(None)
@@ -181,7 +196,8 @@ def _connect(address: str, cpus: float) -> None:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise UsageError(f"--ray {address}: cannot be reached: {reason} (try auto, or local)") from error
+        hint = "try auto, or local; a cluster that wants a token needs RAY_AUTH_MODE=token"
+        raise UsageError(f"--ray {address}: cannot be reached: {reason} ({hint})") from error
     finally:
         if main:
             signal.signal(signal.SIGTERM, noted)  # Ray puts its own in the place of ours
@@ -327,13 +343,12 @@ def _free_memory() -> None:
 
 
 def _reason(error_file: str | None) -> str:
-    """The exception in the file that Tune writes for a trial that has died."""
+    """What Ray says in the file that Tune writes for a trial that has died: when it did, and then why."""
     try:
         lines = Path(error_file or "").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    named = [line.removeprefix("ray.exceptions.") for line in lines if line.startswith("ray.exceptions.")]
-    return named[-1] if named else "the process of the trial has died"
+    return lines[1].strip() if len(lines) > 1 else "the process of the trial has died"
 
 
 def _dirname(trial: Any) -> str:

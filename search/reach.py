@@ -11,10 +11,11 @@ from .budgets import Budget
 from .pricing import VALID, Price, Pricer, excess
 from .search_study import Search
 from .space import Space, Value
-from .suggest import Changed, Dice, alternatives, dice
+from .suggest import Changed, Dice, alternatives, dice, grid
 
 SAMPLES = 300
 STARTS = 3  # of climbs, from the best of the sample
+COUNTABLE = 20_000  # a space of so many candidates is looked through whole before it is given up
 ROUNDS = 20  # of a climb, at most
 
 Goal = Callable[[Price], float]  # the smaller, the better
@@ -94,6 +95,9 @@ def check_reach(pricer: Pricer) -> None:
             return
         sampled.append(one)
     found = nearest_that_fits(pricer, sampled)
+    if not found.price.fits and pricer.search.space.size() <= COUNTABLE:
+        everything = (Priced(values, pricer.of(values)) for values in grid(pricer.search.space))
+        found = next((one for one in everything if one.price.fits), found)
     if not found.price.fits:
         raise SpecError(_problems(pricer.search, found))
 

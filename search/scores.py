@@ -42,7 +42,7 @@ def score(name: str, network: nn.Module, images: Tensor, labels: Tensor, *, seed
         raise UsageError(f"{name}: {shapes} where (B, C, H, W) and (B,), B at least 2, are expected")
     copied = _copied(network)
     first = next(copied.parameters(), images)
-    with given_back(), torch.enable_grad():
+    with given_back(first.device), torch.enable_grad():
         seed_all(first.device, seed)
         found = function(copied, images.to(first.device, first.dtype), labels.to(first.device))
     if not math.isfinite(found):

@@ -14,15 +14,16 @@ from .session import Session
 
 @dataclass
 class Shares:
-    """Where the time has gone. busy: at least one evaluation was under way."""
+    """Where the time of the executor's places has gone: idle, though there was more to begin, or not."""
 
+    places: int
     began: float = field(default_factory=time.monotonic)
     idle: float = 0.0
 
     @property
     def overhead(self) -> float:
-        """The share of the time in which nothing was evaluated."""
-        whole = time.monotonic() - self.began
+        """The share of the time in which a place waited for its next evaluation."""
+        whole = self.places * (time.monotonic() - self.began)
         return self.idle / whole if whole else 0.0
 
 
@@ -45,7 +46,8 @@ class _Drive:
         self, session: Session, executor: Executor, asked: Callable[[], bool], changed: Callable[[], object]
     ) -> None:
         self.session, self.executor, self.asked, self.changed = session, executor, asked, changed
-        self.shares = Shares()
+        self.shares = Shares(executor.size)
+        self._looked = self.shares.began
         self._later: list[tuple[float, Job]] = []  # another process has them: when to look again
         self._under_way = 0
 
@@ -57,26 +59,31 @@ class _Drive:
                 raise Stopped
             if self._under_way or self._later:
                 event = self.executor.next(TICK)
+                self._look(self._under_way)
                 if event:
                     self._follow(event)
         return self.shares
 
+    def _look(self, under_way: int) -> None:
+        """Since the last look, so many places were at work; the others were idle if there was anything to begin."""
+        now = time.monotonic()
+        if self.session.wants_more:
+            self.shares.idle += (now - self._looked) * max(0, self.shares.places - under_way)
+        self._looked = now
+
     def _fill(self) -> None:
-        began = time.monotonic()
         for due, waiting in list(self._later):
-            if due <= began:
+            if due <= time.monotonic():
                 self._later.remove((due, waiting))
                 self.session.again(waiting)
         while self.executor.free and not self.asked():
             job = self.session.next()
             if job is None:
                 break
-            if not self._under_way:
-                self.shares.idle += time.monotonic() - began
+            self._look(self._under_way)
             self.executor.submit(job)
             self._under_way += 1
             self.changed()
-            began = time.monotonic()
 
     def _follow(self, event: Event) -> None:
         if event.kind == "epoch":
@@ -84,7 +91,6 @@ class _Drive:
             if event.job.asks:
                 self.executor.answer(event.job, stop=stop)
         else:
-            began = time.monotonic()
             self._under_way -= 1
             if event.kind == "busy":
                 self._later.append((time.monotonic() + LOOK_EVERY, event.job))
@@ -92,6 +98,5 @@ class _Drive:
                 self.session.again(event.job)
             else:
                 self.session.finish(event.job, event.result)
-            if not self._under_way:
-                self.shares.idle += time.monotonic() - began
+            self._look(self._under_way)
         self.changed()

@@ -2,6 +2,7 @@
 
 study.yaml, base.yaml, recipe.yaml, ...   the search, written out; `archspec search --resume FOLDER` reads them
 journal.log                               the record: an Optuna journal, which optuna-dashboard opens, too
+storage.txt                               where the record is, if it is elsewhere
 trials/00007/spec.yaml, metrics.json      each candidate that was evaluated, and how it came out
 cells/                                    the evaluations: see store.py
 environment.json                          versions and devices, one entry for every start
@@ -11,6 +12,7 @@ environment.json                          versions and devices, one entry for ev
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +33,7 @@ from .search_study import Search, load_search
 from .search_text import TABLE, identity, study_files, study_plain
 from .store import RUN
 
-STUDY, JOURNAL, TRIALS, CELLS = "study.yaml", "journal.log", "trials", "cells"
+STUDY, JOURNAL, STORAGE, TRIALS, CELLS = "study.yaml", "journal.log", "storage.txt", "trials", "cells"
 SHOWN = 8  # differences
 
 
@@ -111,6 +113,20 @@ class SearchFolder:
     def tidy(self, key: str) -> None:
         """An evaluation is done: nobody goes on from its states any more. Its metrics and weights stay."""
         shutil.rmtree(self.cells / key / RUN / CHECKPOINTS, ignore_errors=True)
+
+    def own_table(self, search: Search) -> Search:
+        """The search with the folder's own latency table, to which it may add."""
+        return replace(search, latency_table=self.path / TABLE) if search.latency_table else search
+
+    def keep_storage(self, url: str) -> None:
+        """Note where the trials are, passwords left out. Raises UsageError where they have been elsewhere so far."""
+        file, shown = self.path / STORAGE, re.sub(r"://[^@/]*@", "://...@", url)
+        there = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+        if there != shown and (there or self.journal.exists()):
+            where = f"in {there}: --storage must name it again" if there else f"in {JOURNAL}: leave out --storage"
+            raise UsageError(f"{self.path}: its trials are {where}")
+        if shown and not there:
+            write_whole(file, f"{shown}\n".encode())
 
     def add_environment(self) -> None:
         """One more start."""

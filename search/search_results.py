@@ -99,7 +99,7 @@ class SearchResults:
     @property
     def seconds(self) -> float:
         """That evaluations took, one after another."""
-        return sum(trial.user_attrs.get("outcome", {}).get("seconds", 0.0) for trial in self.trials)
+        return sum(float(trial.user_attrs.get("outcome", {}).get("seconds", 0.0)) for trial in self.trials)
 
     @cached_property
     def environments(self) -> list[dict[str, Any]]:
@@ -113,10 +113,10 @@ class SearchResults:
     @cached_property
     def plans(self) -> dict[int, Plan]:
         """The networks of the best, by number, each named after its trial."""
-        return {one.number: self._plan(one) for one in self.best}
+        return {one.number: self.plan(one) for one in self.best}
 
-    def _plan(self, found: Found) -> Plan:
-        """As it was evaluated; what was only priced, or taken over, is made from its values."""
+    def plan(self, found: Found) -> Plan:
+        """A candidate's network, as it was evaluated; what was only priced, or taken over, is made from its values."""
         file = self.folder.trial(found.number) / "spec.yaml"
         if file.exists():
             return api.make_plan(load_spec(file))
@@ -135,11 +135,14 @@ class SearchResults:
         return self._pricer.variants.plan([])
 
     def value(self, found: Found, name: str) -> float | None:
-        """An objective or a cost of a candidate."""
-        for objective, value in zip(self.search.objectives, found.objectives, strict=True):
-            if objective.name == name:
-                return value
-        return found.costs.get(name)
+        """A cost or an objective of a candidate; costs are whole numbers, which the record's objectives are not."""
+        known = dict(zip((one.name for one in self.search.objectives), found.objectives, strict=True))
+        return found.costs.get(name, known.get(name))
+
+    @property
+    def within(self) -> str:
+        """The budgets: `macs <=5M, params <=100k`."""
+        return ", ".join(str(budget).replace(": ", " ") for budget in self.search.budgets)
 
 
 # What proposals came to, in the order of telling, and in words.
@@ -200,6 +203,17 @@ def shown_value(name: str, value: float) -> str:
 
 def told(objectives: Sequence[Objective], found: Found) -> str:
     """`accuracy 95.28 %, macs 3.204M`."""
-    pairs = [(one.name, value) for one, value in zip(objectives, found.objectives, strict=True)]
-    pairs += [(name, value) for name, value in found.costs.items() if name not in dict(pairs)]
-    return ", ".join(f"{name} {shown_value(name, value)}{' %' * (name == 'accuracy')}" for name, value in pairs)
+    known = {**dict(zip((one.name for one in objectives), found.objectives, strict=True)), **found.costs}
+    return ", ".join(f"{name} {shown_value(name, value)}{' %' * (name == 'accuracy')}" for name, value in known.items())
+
+
+def tip(results: SearchResults, found: Found) -> str:
+    """`trial 7: accuracy 95.28 %, macs 3.204M`."""
+    return f"trial {found.number}: {told(results.search.objectives, found)}"
+
+
+def evenly(found: Sequence[Found], most: int) -> list[Found]:
+    """The first, the last, and others between."""
+    if len(found) <= most or most < 2:
+        return list(found[:most])
+    return [found[round(index * (len(found) - 1) / (most - 1))] for index in range(most)]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a search came to. overhead: the share of the time in which nothing was evaluated."""
+    """What a search came to. overhead: the share of the time in which a place waited."""
 
     folder: Path
     tally: Tally
@@ -63,6 +63,8 @@ def opened(
     with folder.locked():
         folder.claim(search)
         folder.settle(search)
+        folder.keep_storage(storage)
+        search = folder.own_table(search)
         folder.add_environment()
         circumstances.store.create()
         record = Record(
@@ -104,6 +106,7 @@ def run_search(
 
         try:
             with (
+                executor,
                 opened(
                     search,
                     folder,
@@ -114,7 +117,6 @@ def run_search(
                     asked=asked,
                     say=view.say,
                 ) as session,
-                executor,
                 view.watching(session),
             ):
                 shares = drive(session, executor, asked=asked, changed=view.changed)
@@ -168,6 +170,7 @@ def read_record(folder: Path, storage: str = "") -> tuple[Search, list[FrozenTri
     place = SearchFolder(folder)
     search = place.load()
     if not storage and not place.journal.exists():
+        place.keep_storage(storage)
         return search, []
     try:
         record = Record(

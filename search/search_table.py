@@ -45,10 +45,9 @@ def _cost_names(results: SearchResults) -> list[str]:
 
 def _row(results: SearchResults, one: Found) -> Iterator[tuple[str, float]]:
     cost = api.count(results.plans[one.number])
-    for objective, value in zip(results.search.objectives, one.objectives, strict=True):
-        yield objective.name, value
-    for name in _cost_names(results):
-        yield name, one.costs[name] if name in one.costs else getattr(cost, name)
+    for name in (*(objective.name for objective in results.search.objectives), *_cost_names(results)):
+        value = results.value(one, name)
+        yield name, getattr(cost, name) if value is None else value
 
 
 def _is_best(results: SearchResults, name: str, value: float) -> bool:
@@ -62,7 +61,7 @@ def _is_best(results: SearchResults, name: str, value: float) -> bool:
 def _notes(results: SearchResults) -> Iterator[str]:
     search = results.search
     aims = " and ".join(f"{one.direction} {one.name}" for one in search.objectives)
-    within = f", within {', '.join(map(str, search.budgets))}" if search.budgets else ""
+    within = f", within {results.within}" if search.budgets else ""
     what = "The Pareto front" if len(search.objectives) > 1 else f"The best {len(results.best)}"
     yield f"{what} of {len(results.found)} candidates that were evaluated to their end: {aims}{within}."
     yield f"{_evaluated(results)}. Candidates were proposed by {search.sampler.type}, seed {search.seed}."
@@ -71,8 +70,8 @@ def _notes(results: SearchResults) -> Iterator[str]:
 def _evaluated(results: SearchResults) -> str:
     how = results.search.evaluation
     if isinstance(how, Training):
-        recipe = f"recipe {how.recipe.name}, {how.recipe.epochs} epochs"
-        return f"Trained once, by {recipe}, seed {how.seed}: differences of seeds are no differences of networks"
+        recipe = f"recipe {how.recipe.name}, {how.recipe.epochs} epoch{'s' * (how.recipe.epochs > 1)}"
+        return f"Trained once, by {recipe}, seed {how.seed}: small differences may be chance (`archspec retrain` tells)"
     if isinstance(how, Scoring):
         return f"Scored by {how.score} without training, on {how.batch} images, seed {how.seed}"
     return "Priced, not evaluated"
@@ -97,14 +96,14 @@ def trials_csv(results: SearchResults) -> str:
     """A line for each proposal: what became of it, objectives, costs, values, and why it was refused or failed."""
     objectives = [one.name for one in results.search.objectives]
     found = {one.number: one for one in results.found}
-    costs = [name for name in _named_costs(results) if name not in objectives]
+    costs = list(dict.fromkeys(name for trial in results.trials for name in trial.user_attrs["costs"]))
     parameters = list(dict.fromkeys(name for trial in results.trials for name in trial.params))
     lines = []
     for trial in results.trials:
         said = trial.user_attrs
         outcome = said.get("outcome", {})
         one = found.get(trial.number)
-        values = dict(zip(objectives, one.objectives, strict=True)) if one else {}
+        values = {name: results.value(one, name) for name in objectives} if one else {}
         lines.append(
             {
                 "trial": trial.number,
@@ -120,10 +119,6 @@ def trials_csv(results: SearchResults) -> str:
             }
         )
     return _csv(["trial", "kind", "state", *objectives], lines)
-
-
-def _named_costs(results: SearchResults) -> list[str]:
-    return list(dict.fromkeys(name for trial in results.trials for name in trial.user_attrs["costs"]))
 
 
 def _csv(headings: list[str], lines: list[dict[str, Any]]) -> str:
@@ -162,11 +157,12 @@ def _lineage(results: SearchResults, one: Found, rank: int, figures: str) -> Ite
     yield f"# Number {rank} {what} of the search {_line(search.name)}: trial {one.number}."
     yield f"# {_line(figures)}"
     if search.budgets:
-        yield f"# within {_line(', '.join(map(str, search.budgets)))}"
+        yield f"# within {_line(results.within)}"
     yield f"# {_line(_evaluated(results))}."
     came = f"made from trial {one.parent}" if one.parent is not None else f"proposed by {search.sampler.type}"
     known = "; evaluated by another search" if one.taken else ""
-    yield f"# {came}, seed {search.seed}, over the base {_line(results.base.name)}{known}; archspec {archspec.__version__}"
+    base = _line(results.base.name)
+    yield f"# {came}, seed {search.seed}, over the base {base}{known}; archspec {archspec.__version__}"
     yield "# values:"
     for name, value in one.values.items():
         yield f"#   {_line(name)}: {_line(str(value))}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import yaml
 
+from archspec.latency.table import read_table
 from archspec.resolved import Dumper
 from archspec.tree import Node
 
@@ -25,7 +25,7 @@ def study_files(search: Search) -> dict[str, str]:
     files = {BASE: _yaml(search.base.plain())}
     if not isinstance(search.evaluation, Scoring | CostOnly):
         files[RECIPE] = search.evaluation.recipe.to_yaml()
-    return files | {_start_name(index, name): _yaml(tree.plain()) for index, (name, tree) in enumerate(search.start)}
+    return files | {_start_name(index): _yaml(tree.plain()) for index, (_, tree) in enumerate(search.start)}
 
 
 def study_plain(search: Search) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def study_plain(search: Search) -> dict[str, Any]:
         plain["latency_table"] = TABLE
     plain |= {key: getattr(search, key) for key in ("trials", "seed", "retries", "feasible_share")}
     if search.start:
-        plain["start"] = [_start_name(index, name) for index, (name, _) in enumerate(search.start)]
+        plain["start"] = [_start_name(index) for index in range(len(search.start))]
     return plain
 
 
@@ -62,7 +62,7 @@ def identity(search: Search) -> dict[str, Any]:
         unnamed = {key: value for key, value in recipe.items() if key not in ("name", "description", "source")}
         plain["evaluation"] = {**plain["evaluation"], "train": unnamed}
     if search.latency_table:
-        plain["latency_table"] = hashlib.sha256(Path(search.latency_table).read_bytes()).hexdigest()[:16]
+        plain["latency_table"] = asdict(read_table(search.latency_table).setting)  # it may know more units by now
     if "train_memory" not in search.measures:
         del plain["memory"]
     return plain
@@ -72,8 +72,8 @@ def _yaml(plain: Any) -> str:
     return yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _start_name(index: int, name: str) -> str:
-    return f"start_{index}_{name}.yaml"
+def _start_name(index: int) -> str:
+    return f"start_{index}.yaml"
 
 
 def _evaluation(evaluation: Evaluation) -> Any:

@@ -92,17 +92,18 @@ class Session:
         return bool(screen and self._groups and len(self._groups[-1]) < screen.of)
 
     @property
-    def _wants_more(self) -> bool:
+    def wants_more(self) -> bool:
+        """Whether there are candidates to propose yet."""
         return not self.exhausted and (self._filling or self.begun < self.search.trials)
 
     @property
     def done(self) -> bool:
         """Whether there is nothing left to do."""
-        return not self.tasks and not self._wants_more
+        return not self.tasks and not self.wants_more
 
     def next(self) -> Job | None:
         """The next evaluation to begin; None where none can begin before another one has ended."""
-        while not self._ready and self._wants_more and not self.asked():
+        while not self._ready and self.wants_more and not self.asked():
             self._propose()
         if not self._ready:
             return None

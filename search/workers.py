@@ -70,6 +70,11 @@ class Pool:
         """How many more jobs can be taken now."""
         return sum(worker is None or worker.job is None for worker in self._places)
 
+    def warm(self) -> None:
+        """Start all workers now, while there is something else to do."""
+        while None in self._places:
+            self._start()
+
     def submit(self, job: Job) -> None:
         """Begin a job; there must be a free place."""
         idle = [worker for worker in self._places if worker and worker.job is None]
@@ -132,8 +137,8 @@ class Pool:
         if "result" not in message:
             return Event(job=job, kind="busy" if "busy" in message else "stopped")
         result = Result(**message["result"])
-        if result.fault == "memory" and worker in self._places:  # what the process still holds would be missing to the next job
-            self._replace(worker)
+        if result.fault == "memory" and worker in self._places:
+            self._replace(worker)  # what the process still holds would be missing to the next job
         return Event(job=job, kind="finished", result=result)
 
     def _replace(self, worker: _Worker) -> None:

@@ -1,9 +1,9 @@
 """Searches that are killed: a study of small networks on the digits, whom to kill in it, and what must be there after.
 
-    process = start(folder, on)             # on: "local", processes of this machine; "ray", a Ray cluster of its own
-    kill(process, "worker", on)             # or "driver", or "node" (the raylet of Ray)
-    ...
-    check(folder)                           # raises AssertionError
+process = start(folder, on)             # on: "local", processes of this machine; "ray", a Ray cluster of its own
+kill(process, "worker", on)             # or "driver", or "node" (the raylet of Ray)
+...
+check(folder)                           # raises AssertionError
 """
 
 from __future__ import annotations
@@ -98,13 +98,19 @@ def wait_for_begin(process: subprocess.Popen[bytes], folder: Path, seconds: floa
     return True
 
 
-def kill(process: subprocess.Popen[bytes], who: str, on: str) -> bool:
-    """SIGKILL to the driver itself, to one of its workers, or to its node; False where there is none."""
-    victims = [process.pid] if who == "driver" else list(_descendants(process.pid, WHO[who, on]))
-    if process.poll() is not None or not victims:
-        return False
-    os.kill(victims[-1], signal.SIGKILL)
-    return True
+def kill(process: subprocess.Popen[bytes], who: str, on: str, seconds: float = 120) -> bool:
+    """SIGKILL to the driver itself, to the youngest of its workers, or to its node, once there is one.
+
+    False where the search has ended before.
+    """
+    until = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < until:
+        victims = [process.pid] if who == "driver" else list(_descendants(process.pid, WHO[who, on]))
+        if victims:
+            os.kill(victims[-1], signal.SIGKILL)
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _descendants(of: int, named: str) -> Iterator[int]:
@@ -143,4 +149,6 @@ def check(folder: Path, done_before: dict[str, tuple[int, bytes]] | None = None)
 
 def plans(folder: Path) -> set[str]:
     """Fingerprints of what was evaluated."""
-    return {trial.user_attrs["plan"] for trial in read_record(folder / "out")[1] if trial.user_attrs["kind"] == "evaluated"}
+    return {
+        trial.user_attrs["plan"] for trial in read_record(folder / "out")[1] if trial.user_attrs["kind"] == "evaluated"
+    }

@@ -19,7 +19,7 @@ def smallest_of_each_make(*, micro: bool = True) -> list[str]:
     made: dict[frozenset[str], tuple[int, str]] = {}
     for name in shipped():
         elsewhere = name.startswith("hybrid_") or ("_cb" in name and not name.startswith("vit_"))
-        if not elsewhere and (micro or not name.endswith("_micro")):
+        if not elsewhere and (micro or "_micro" not in name):
             plan = api.make_plan(name)
             parts = frozenset(type for step in plan.steps() for type in part_names(step.unit.part))
             made[parts] = min(made.get(parts, (2**62, "")), (api.count(plan).macs, name))

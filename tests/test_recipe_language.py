@@ -10,7 +10,7 @@ import pytest
 
 from archspec.errors import SpecError, UsageError
 from archspec.loading import RECIPES
-from archspec.training.recipe import load_recipe
+from archspec.training.recipe import Augment, Optimizer, Recipe, load_recipe
 
 MINIMAL = "archspec: 1\nepochs: 3\nbatch: 8\noptimizer: {lr: 0.1}\n"
 
@@ -148,3 +148,23 @@ def test_keys_of_recipes_are_not_offered_to_specs(tmp_path):
     with pytest.raises(SpecError) as caught:
         load_text("archspec: 1\nname: x\noptimizer: {}\nepochs: 3\nstem: patch\nhead: linear\nstages: []\n")
     assert "recipe" not in str(caught.value)
+
+
+def test_the_example_of_the_page_reads(tmp_path):
+    page = (RECIPES.find("digits").parent / "README.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    recipe = load_recipe(written(tmp_path, example))
+    assert recipe.optimizer.lr == 1e-3
+    assert recipe.drop_path_of("sgformer_b", 0) == 0.4
+
+
+def test_every_key_is_shown_with_its_range():
+    from typer.testing import CliRunner
+
+    from archspec.cli.app import app
+
+    shown = CliRunner().invoke(app, ["show", "recipe"]).stdout
+    assert "epochs: integer 1..100000, required" in shown
+    assert all(f"{key}: " in shown for key in [*Recipe.model_fields, *Augment.model_fields, *Optimizer.model_fields])
+    assert CliRunner().invoke(app, ["show", "recipe", "digits", "--set", "batch=7"]).stdout.count("batch: 7") == 1
+    assert "digits" in CliRunner().invoke(app, ["list", "recipes"]).stdout

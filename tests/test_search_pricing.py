@@ -73,14 +73,14 @@ def test_what_is_no_network_is_refused_and_the_reason_is_told(tmp_path: Path):
 
 
 def test_an_impossible_budget_is_told_with_the_nearest_figure(tmp_path: Path):
-    search = read(tmp_path, budgets="{macs: <=100k}")
+    search = read(tmp_path, budgets="{macs: <=10k}")
     pricer = pricing.Pricer(search)
     with pytest.raises(SpecError) as caught:
         reach.check_reach(pricer)
     least = min(pricer.of(values).costs["macs"] for values in suggest.grid(search.space))  # all 2,304 of them
     assert f"{least / 1e3:.3f}k" in str(caught.value)
     assert caught.value.problems[0].path == "budgets.macs"
-    assert caught.value.problems[0].place.line == 9
+    assert caught.value.problems[0].place.line == 10
 
 
 def test_budgets_that_can_only_be_kept_one_at_a_time_are_told(tmp_path: Path):
@@ -89,8 +89,8 @@ def test_budgets_that_can_only_be_kept_one_at_a_time_are_told(tmp_path: Path):
         reach.check_reach(pricing.Pricer(search))
 
 
-def test_a_needle_is_found_by_climbing(tmp_path: Path):
-    search = read(tmp_path, budgets="{params: 14600..14700}")  # the smallest of 2,304
+def test_a_needle_is_found(tmp_path: Path):
+    search = read(tmp_path, budgets="{params: 14600..14700}")  # few of 2,304, and one cannot walk there downhill
     pricer = pricing.Pricer(search)
     assert not any(one.price.fits for one in reach.drawn(pricer, 100, search.seed))
     reach.check_reach(pricer)
@@ -118,3 +118,19 @@ def test_a_grid_has_every_candidate_once(tmp_path: Path):
     assert len({tuple(sorted(values.items())) for values in found}) == len(found) == 3 * 3 * 4
     assert sorted({values["drop_path"] for values in found}) == pytest.approx([0, 0.1, 0.2, 0.3])
     assert {values["stages[0].width"] for values in found} == {16, 32, 48}
+
+
+def test_latency_is_what_the_table_says_and_what_it_lacks_is_measured(tmp_path: Path):
+    table = import_module("archspec.latency.table")
+    setting = import_module("archspec.latency.setting").setting_here(device="cpu", threads=1, mode="eval", batch=1)
+    effort = import_module("archspec.latency.timing").Effort(repeats=2)
+    fill = import_module("archspec.latency.fill").fill
+    fill(table.Table(setting=setting), [api.make_plan("mixer_micro")], effort=effort, path=tmp_path / "table.json")
+    search = read(tmp_path, budgets="{latency: <=1s}", latency_table="table.json", space="{'stages[0].depth': [1, 2]}")
+    candidate = {"stages[0].depth": "2"}
+    assert "latency" not in pricing.Pricer(search, measures=False).of(candidate).costs
+    price = pricing.Pricer(search).of(candidate)
+    known = table.read_table(tmp_path / "table.json")
+    expected = sum(known.entry(step).seconds.median for step in price.plan.steps())
+    assert price.costs["latency"] == pytest.approx(expected)
+    assert pricing.Pricer(search, measures=False).of(candidate).costs["latency"] == price.costs["latency"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from archspec.errors import SpecError
+from archspec.errors import SpecError, UsageError
 from archspec.loading import SEARCHES
 
-from .search_runs import read, search_folder
+from .search_runs import read, search_folder, text
 
 search_study = import_module("archspec.search.search_study")
 search_text = import_module("archspec.search.search_text")
@@ -56,12 +58,12 @@ def test_what_is_written_is_read_as_the_same(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "place", "words"),
     [
-        ({"objectives": "acuracy"}, "7:", "did you mean 'accuracy'?"),
-        ({"objectives": "[accuracy]"}, "7:", "the evaluation does not find it"),
-        ({"objectives": "{macs: upwards}"}, "7:", "maximize or minimize"),
-        ({**TRAINED, "objectives": "[macs, accuracy]"}, "7:", "put accuracy first"),
-        ({**TRAINED, "objectives": "[accuracy, accuracy]"}, "7:", "twice"),
-        ({**TRAINED, "objectives": "{accuracy: minimize}"}, "7:", "what to maximize"),
+        ({"objectives": "acuracy"}, "11:", "did you mean 'accuracy'?"),
+        ({"objectives": "[accuracy]"}, "11:", "the evaluation does not find it"),
+        ({"objectives": "{macs: upwards}"}, "11:", "maximize or minimize"),
+        ({**TRAINED, "objectives": "[macs, accuracy]"}, "11:", "put accuracy first"),
+        ({**TRAINED, "objectives": "[accuracy, accuracy]"}, "11:", "twice"),
+        ({**TRAINED, "objectives": "{accuracy: minimize}"}, "11:", "what to maximize"),
         ({"objectives": None}, "1:", "objectives say which costs count"),
         ({"evaluation": "guess"}, "", "is no evaluation"),
         ({"evaluation": "{train: digitz, data: digits}", "objectives": "accuracy"}, "", "digitz"),
@@ -92,3 +94,27 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path):
 def test_a_shipped_search_has_candidates_that_fit(name: str):
     search = search_study.load_search(SEARCHES.find(name))
     reach.check_reach(pricing.Pricer(search))
+
+
+def command(*arguments: str) -> tuple[int, str]:
+    """Exit code and stdout of `archspec search`."""
+    done = CliRunner().invoke(import_module("archspec.cli.app").app, ["search", *arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout
+
+
+@pytest.mark.slow
+def test_the_command_describes_and_goes_on_from_the_folder_alone(tmp_path: Path):
+    (tmp_path / "study.yaml").write_text(text(trials="3"), encoding="utf-8")
+    code, said = command(str(tmp_path / "study.yaml"), "--describe", "--json")
+    assert code == 0
+    assert json.loads(said)["size"] == 16 * 12 * 3 * 4
+    out = str(tmp_path / "out")
+    assert json.loads(command(str(tmp_path / "study.yaml"), "--out", out, "--json")[1])["proposals"]["done"] == 3
+    again = json.loads(command("--resume", out, "--trials", "5", "--sampler", "grid", "--json")[1])
+    assert again["proposals"]["done"] == 5
+    with pytest.raises(UsageError, match="which"):
+        command("toy", "--resume", out)
+    with pytest.raises(UsageError, match=r"micro_digits"):
+        command("micro_digit")

@@ -118,7 +118,7 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 def test_killed_at_five_random_moments_it_comes_to_the_same(tmp_path: Path):
     study = tiny_study(tmp_path)
-    options = ("--epochs", "6", "--recipe-set", "batch=32", "--jobs", "2")
+    options = ("--epochs", "4", "--recipe-set", "batch=32", "--jobs", "2")
     whole = tmp_path / "whole" / "out"
     begun = time.monotonic()
     run(*command(study, whole, *options))
@@ -148,7 +148,7 @@ def test_killed_at_five_random_moments_it_comes_to_the_same(tmp_path: Path):
     assert tables(out) == tables(whole)
     for key in now:  # each epoch of each cell is there once
         lines = (out.parent / "cells" / key / "run" / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+        assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

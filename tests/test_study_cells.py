@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import multiprocessing
 from collections import Counter, deque
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from archspec import api
 from archspec.errors import SpecError, UsageError
@@ -25,8 +27,10 @@ driver = importlib.import_module("archspec.search.driver")
 estimates = importlib.import_module("archspec.search.estimates")
 executor_module = importlib.import_module("archspec.search.executor")
 jobs = importlib.import_module("archspec.search.jobs")
+live = importlib.import_module("archspec.search.live")
 store_module = importlib.import_module("archspec.search.store")
 studies = importlib.import_module("archspec.cli.studies")
+workers = importlib.import_module("archspec.search.workers")
 
 
 def cell(plan=None, recipe=None, seed=0):
@@ -340,3 +344,64 @@ def test_seeds_of_the_command_line(text, seeds):
 def test_seeds_that_are_none_are_refused(text):
     with pytest.raises(UsageError, match="--seeds"):
         studies.parse_seeds(text)
+
+
+# What workers get, and what one sees.
+def test_workers_share_threads_and_take_gpus_in_turn(monkeypatch, store):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
+    assert workers.visible_gpus("auto") == ["4", "6"]
+    assert workers.visible_gpus("cpu") == workers.visible_gpus("cuda:1") == []
+    seen = []
+
+    class Idle:
+        def __init__(self, environment, events):
+            seen.append(environment)
+            self.job = None
+
+        def say(self, message):
+            pass
+
+        def end(self, seconds):
+            pass
+
+    monkeypatch.setattr(workers, "_Worker", Idle)
+    circumstances = jobs.Circumstances(store=store)
+    with workers.Pool(3, gpus=workers.visible_gpus("cuda")) as pool:
+        for seed in range(3):
+            assert pool.free == 3 - seed
+            pool.submit(circumstances.job(cell(seed=seed)))
+        assert pool.free == 0
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in seen] == ["4", "6", "4"]
+    assert {one["OMP_NUM_THREADS"] for one in seen} == {"2"}
+    assert all("RANK" not in one for one in seen)
+
+
+def watched(console):
+    cells = [cell(seed=seed) for seed in range(3)]
+    view = live.View("mine", {"[b]": cells}, 20, console=console)
+    with view:
+        view.began(cells[0], elsewhere=False)
+        view.ended(cells[0], result(cells[0], seconds=12), again=False, found=False)
+        view.began(cells[1], elsewhere=False)
+        view.epoch(cells[1], {"epoch": 5})
+        view.began(cells[2], elsewhere=True)
+        return Console(width=100, file=io.StringIO()), view.table()
+
+
+def test_the_live_table_says_how_each_cell_stands():
+    console, table = watched(Console(file=io.StringIO(), force_terminal=True, width=100))
+    console.print(table)
+    shown = console.file.getvalue()
+    for said in ("[b]", "50.00", "5/20", "elsewhere", "1 of 3 cells", "left"):
+        assert said in shown
+
+
+def test_without_a_terminal_there_is_a_line_a_cell():
+    console = Console(file=io.StringIO(), width=100)
+    watched(console)
+    assert console.file.getvalue().splitlines() == [
+        "[b], seed 0: top-1 50.00 %, 12 s  (1 of 3)",
+        "[b], seed 2: another command is training it",
+    ]

@@ -181,6 +181,7 @@ def test_latex_is_well_formed_and_says_the_same(result):
     for line, fields in zip(lines, expected, strict=True):
         assert line.endswith(r" \\")
         found = re.split(r"(?<!\\)&", line.removesuffix(r" \\"))
+        assert not re.search(r'(?<!\\)[%#_]|[~^"<>|](?!\$)', line)
         assert len(found) == columns == len(fields)
         plain = [unescaped(re.sub(r"\\textbf\{(.*)\}", r"\1", one.strip())) for one in found]
         assert plain == [field.strip() for field in fields]

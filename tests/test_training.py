@@ -26,6 +26,8 @@ from archspec.network import Network
 from archspec.resolved import fingerprint
 from archspec.training import load_recipe, open_data, run
 from archspec.training.distributed import Group, find_device, joined
+from archspec.training.feed import Feed
+from archspec.training.precision import Precision
 from archspec.training.runs import prepared
 from archspec.training.trainer import Trainer
 
@@ -221,6 +223,15 @@ class TestRun:
         assert [line["step"] for line in lines] == [4, 8, 12]
         assert len((tmp_path / "timing.csv").read_text().splitlines()) == 4
 
+    def test_losses_are_means_over_all_images(self, tmp_path: Path):
+        recipe = tiny_recipe(("optimizer.lr=1e-12", "schedule={type: constant, warmup_epochs: 0}"))
+        (first, _) = tiny_run(tmp_path, recipe).history
+        for batches, loss in (few(recipe).train_epoch(1), first.loss), (few(recipe).test_batches(), first.test_loss):
+            images, labels = zip(*batches, strict=True)
+            with torch.no_grad():
+                expected = F.cross_entropy(api.build(tiny_plan(), seed=0)(torch.cat(images)), torch.cat(labels))
+            assert loss == pytest.approx(expected.item(), rel=1e-6)
+
     def test_weights_are_those_of_the_last_and_of_the_best_epoch(self, tmp_path: Path):
         from archspec.checkpoints import read_checkpoint
 
@@ -285,6 +296,38 @@ class TestRun:
         assert [line.split()[1] for line in plain.getvalue().splitlines()] == ["1/3", "2/3", "3/3"]
         assert "images/s" in plain.getvalue()
         assert "━" in lively.getvalue()
+
+
+@pytest.mark.gpu
+class TestGpu:
+    @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+    def test_learns_with_everything_on(self, tmp_path: Path, precision: str):
+        recipe = tiny_recipe((*EVERYTHING, "epochs=4", f"precision={precision}", "channels_last=true"))
+        stopped = tiny_run(tmp_path, recipe, data="digits", device="cuda", on_epoch=lambda metrics: metrics.epoch == 2)
+        result = tiny_run(tmp_path, recipe, data="digits", device="cuda")
+        assert result.history[:2] == stopped.history
+        assert result.last.loss < result.history[0].loss
+        assert all(weight.is_cuda for weight in result.network.parameters())
+
+    def test_a_step_is_that_of_the_cpu(self):
+        made = trainer()
+        network = api.build(tiny_plan(), seed=1)
+        other = Trainer(network, made.recipe, Group(device=torch.device("cuda:0")), steps=4, seed=0)
+        for step in range(3):
+            images, labels = images_and_labels()
+            made.step(1, step, images, labels)
+            other.step(1, step, images.cuda(), labels.cuda())
+        assert other.losses() == pytest.approx(made.losses(), rel=1e-3)
+
+    def test_batches_come_whole_and_in_order(self):
+        count = 50
+        precision = Precision(device=torch.device("cuda:0"), channels_last=True)
+        batches = ((torch.full((64, 3, 64, 64), float(n)), torch.full((64,), n)) for n in range(count))
+        for n, (images, labels) in enumerate(Feed(batches, precision)):
+            torch.cuda._sleep(10**6)
+            assert labels.unique().tolist() == [n]
+            assert images.unique().tolist() == [n]
+        assert n == count - 1
 
 
 class TestRefusals:

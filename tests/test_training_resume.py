@@ -264,6 +264,14 @@ class TestResume:
         tiny_run(tmp_path / "run")
         assert same(outcome(tmp_path / "run"), outcome(whole))
 
+    def test_what_a_kill_left_out_after_the_last_state_is_written(self, tmp_path: Path, whole: Path):
+        folder = shutil.copytree(whole, tmp_path / "run")
+        lines = folder / "metrics.jsonl"
+        lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:2]))
+        (folder / "last.safetensors").unlink()
+        tiny_run(folder)
+        assert same(outcome(folder), outcome(whole))
+
 
 class TestDamage:
     @pytest.mark.parametrize("number", range(10))

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 import archspec
-from archspec.cli import bench, catalogue, count, draw, evaluation, networks, search, studies, training, weights
+from archspec.cli import (
+    bench,
+    catalogue,
+    count,
+    draw,
+    evaluation,
+    networks,
+    results,
+    search,
+    studies,
+    training,
+    weights,
+)
 
 app = typer.Typer(
     name="archspec",
@@ -51,6 +63,7 @@ for command in (
     evaluation.eval_,
     studies.ablate,
     search.search,
-    studies.report,
+    results.retrain,
+    results.report,
 ):
     app.command(command.__name__.rstrip("_"))(command)

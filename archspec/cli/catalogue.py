@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -86,10 +86,13 @@ def show(
     from archspec.registry import KINDS, find
 
     load_plugins(plugin)
-    if name and spec_or_kind == "recipe":
-        from archspec.training.recipe import load_recipe
+    if spec_or_kind == "recipe":
+        from archspec.training.recipe import load_recipe, recipe_schema
 
-        typer.echo(load_recipe(name, sets, allow_outside=allow_outside).to_yaml(), nl=False)
+        if name:
+            typer.echo(load_recipe(name, sets, allow_outside=allow_outside).to_yaml(), nl=False)
+        else:
+            _print_options(recipe_schema())
         return
     if name:
         kinds = [kind for kind in KINDS if kind == spec_or_kind]
@@ -117,13 +120,22 @@ def _print_part(entry: Entry) -> None:
     typer.echo(f"{entry.title}\n\n{inspect.getdoc(entry.cls) or ''}\n\noptions:")
     schema = long_form(entry)
     options = {key: of for key, of in schema["properties"].items() if key != "type"}
-    for option, of in options.items():
-        default = "required" if option in schema["required"] else f"default {json.dumps(of.get('default'))}"
-        typer.echo(f"  {option}: {_type(of)}, {default}\n      {of.get('description', '')}".rstrip())
+    _print_options({**schema, "properties": options})
     if not options:
         typer.echo("  none")
     if module:
         typer.echo(f"\n{module}")
+
+
+def _print_options(schema: dict[str, Any], indent: str = "  ") -> None:
+    """A key with its type and default, and what it means, for every key of an object; objects in it further in."""
+    for option, of in schema["properties"].items():
+        if "properties" in of:
+            typer.echo(f"{indent}{option}: {of.get('description', '')}".rstrip())
+            _print_options(of, f"{indent}    ")
+            continue
+        default = "required" if option in schema.get("required", ()) else f"default {json.dumps(of.get('default'))}"
+        typer.echo(f"{indent}{option}: {_type(of)}, {default}\n{indent}    {of.get('description', '')}".rstrip())
 
 
 def _type(schema: dict[str, object]) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from archspec.cli.options import JsonOption, OutsideOption, PluginOption, load_plugins
+from archspec.cli.results import WROTE, show
 from archspec.errors import UsageError, nearest
 
 RUNS = Path("runs")
@@ -27,7 +28,12 @@ def search(
     trials: Annotated[
         int | None, typer.Option(min=1, help="candidates to evaluate in all; a larger number goes on")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=1024, help="evaluations at a time, each in its own process")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="evaluations at a time, each in its own process; 1, or what --ray has room for"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="runs/NAME when left out")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="go on with the search in this folder, from it alone")
@@ -71,12 +77,18 @@ def search(
         device=device,
         plugins=plugin,
     )
-    executor = _executor(jobs, device, ray, cpus_per_trial, gpus_per_trial)
+    executor = _executor(jobs, device, ray, cpus_per_trial, gpus_per_trial, warm=bool(loaded.evaluation.finds))
     running = importlib.import_module("archspec.search.search_run")
     outcome = running.run_search(
         loaded, folder, circumstances, executor, storage=storage, take_over=take_over, start_from=start_from
     )
-    typer.echo(json.dumps(_as_object(loaded, outcome), indent=2) if as_json else _as_text(loaded, outcome))
+    results = importlib.import_module("archspec.search.search_report").report_search(folder.path, storage=storage)
+    if as_json:
+        typer.echo(json.dumps(_as_object(loaded, outcome), indent=2))
+    else:
+        show(importlib.import_module("archspec.search.search_table").best_sheet(results))
+        typer.echo(_as_text(loaded, outcome))
+    typer.echo(f"wrote {folder.path}: {WROTE}", err=True)
 
 
 def _load(study: str, resume: Path | None, allow_outside: bool) -> Any:
@@ -111,12 +123,15 @@ def _describe(loaded: Any, as_json: bool) -> None:
         screen.print(line, markup=False, highlight=False, soft_wrap=isinstance(line, str))
 
 
-def _executor(jobs: int, device: str, ray: str, cpus: float, gpus: float) -> Any:
+def _executor(jobs: int | None, device: str, ray: str, cpus: float, gpus: float, *, warm: bool) -> Any:
     if ray:
-        module = importlib.import_module("archspec.search.ray_driver")
-        return module.TuneExecutor(ray, cpus=cpus, gpus=gpus)
+        driver = importlib.import_module("archspec.search.ray_driver")
+        return driver.TuneExecutor(ray, cpus=cpus, gpus=gpus, limit=jobs)
     workers = importlib.import_module("archspec.search.workers")
-    return workers.Pool(jobs, gpus=workers.visible_gpus(device))
+    pool = workers.Pool(jobs or 1, gpus=workers.visible_gpus(device))
+    if warm:  # they load torch while the search is opened
+        pool.warm()
+    return pool
 
 
 def _as_object(loaded: Any, outcome: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -87,7 +87,7 @@ def ablate(
         device=device,
         allow_outside=allow_outside,
     )
-    machine = _Machine(
+    machine = Machine(
         store=store, jobs=jobs, ray=ray, cpus=cpus_per_cell, gpus=gpus_per_cell, retries=retries, plugins=plugin
     )
     for path, study in zip(paths, loaded, strict=True):
@@ -111,7 +111,7 @@ def _count(studies: list[Any]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Machine:
+class Machine:
     """On what cells are trained, and where they are kept."""
 
     store: Path
@@ -175,40 +175,17 @@ def _table(result: Any) -> Any:
     return formats.as_table(importlib.import_module("archspec.search.sheet").make_sheet(result))
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
+def parse_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:
     """`0,1,2` or `0..4`, or both; none for empty text. Raises UsageError."""
     found: list[int] = []
     for part in text.split(",") if text else []:
         match = re.fullmatch(r"\s*(\d{1,9})(?:\.\.(\d{1,9}))?\s*", part)
         if match is None:
-            raise UsageError(f"--seeds {text}: {part!r} is no seed, nor a range such as 0..4")
+            raise UsageError(f"{option} {text}: {part!r} is no number, nor a range such as 0..4")
         first, last = int(match[1]), int(match[2] or match[1])
         if not 0 <= last - first < MAX_SEEDS:
-            raise UsageError(f"--seeds {text}: {part.strip()} is not a range of 1 to {MAX_SEEDS:,} seeds")
+            raise UsageError(f"{option} {text}: {part.strip()} is not a range of 1 to {MAX_SEEDS:,} numbers")
         found += range(first, last + 1)
     if len(set(found)) < len(found):
-        raise UsageError(f"--seeds {text}: names a seed more than once")
+        raise UsageError(f"{option} {text}: names a number more than once")
     return tuple(found)
-
-
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="of a study, such as runs/micro_nommer_table4")],
-    form: Annotated[
-        Literal["table", "md", "latex", "csv"], typer.Option("--format", help="what is printed; all are written")
-    ] = "table",
-    as_json: JsonOption = False,
-) -> None:
-    """Make a study's tables and pictures again from its results; nothing is run."""
-    from archspec.report import console
-
-    result = importlib.import_module("archspec.search.ablate").report(folder)
-    formats = importlib.import_module("archspec.search.formats")
-    sheet = importlib.import_module("archspec.search.sheet").make_sheet(result)
-    if as_json:
-        typer.echo(result.model_dump_json(indent=2))
-    elif form == "table":
-        console().print(formats.as_table(sheet))
-    else:
-        written = {"md": formats.as_markdown, "latex": formats.as_latex}
-        typer.echo(formats.as_csv(result) if form == "csv" else written[form](sheet), nl=False)
-    typer.echo(f"wrote {folder}: tables as .md, .tex and .csv, pictures as .svg", err=True)

@@ -64,7 +64,7 @@ class RecipeFrame(Frame):
 
 
 class Optimizer(RecipeFrame):
-    """Timm's optimizers, by timm's names."""
+    """What timm has, by timm's names."""
 
     called = "the optimizer"
     ADAPTIVE: ClassVar = ("adamw", "adam", "nadamw", "lamb", "lion")
@@ -234,6 +234,30 @@ class Recipe(RecipeFrame):
         """The same for recipes that train in the same way, whatever they are called; 16 hexadecimal digits."""
         plain = {key: value for key, value in self.to_plain().items() if key not in ("name", "description", "source")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes, sections in their places."""
+    schema = Recipe.model_json_schema()
+    whole: dict[str, Any] = _in_place(schema, schema.pop("$defs"))
+    return whole
+
+
+def _in_place(schema: Any, sections: dict[str, Any]) -> Any:
+    """References to sections as the sections themselves, and null as a recipe writes it."""
+    if not isinstance(schema, dict):
+        return schema
+    told = {key: _in_place(of, sections) for key, of in schema.items() if key not in ("$ref", "anyOf")}
+    if schema.get("type") == "null":
+        return {"const": "none"}
+    if "default" in told and told["default"] is None:
+        told["default"] = "none"
+    choices = [schema, *schema.get("anyOf", ())]
+    names = [choice["$ref"].rpartition("/")[2] for choice in choices if "$ref" in choice]
+    if names:
+        told.pop("default", None)
+        return {**_in_place(sections[names[0]], sections), **told}
+    return {**told, "anyOf": [_in_place(of, sections) for of in schema["anyOf"]]} if "anyOf" in schema else told
 
 
 def load_recipe(
