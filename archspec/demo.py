@@ -1,10 +1,11 @@
-"""`make demo`: a published network on a photograph, then a micro network that learns to read digits, and how it looks.
+"""`make demo`: a published network on a photograph, a micro network that learns to read digits, a search for others.
 
 Everything is bundled: the photograph and the digits come with scikit-learn.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,12 +16,14 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from archspec import api
+from archspec.errors import ArchspecError
 from archspec.report import console, cost_table, published_lines
 from archspec.training import load_recipe, open_data, run
 from archspec.training.data import Data
 
 CONTEXTS = ("convolution", "local window", "global frequencies")
 SHADES = " .:-=+*#%@"
+TRIALS = 4  # of the search; the study's own number takes minutes
 
 
 def main() -> None:
@@ -28,6 +31,7 @@ def main() -> None:
     screen = console()
     show_published(screen, "nommer_t")
     learn_digits(screen, "nommer_micro")
+    search_digits(screen, "micro_digits")
     screen.print(
         "\nNext: archspec list specs; archspec build pit_base_cb; archspec new my_network.yaml", highlight=False
     )
@@ -67,9 +71,7 @@ def learn_digits(screen: Console, name: str) -> None:
         started = time.perf_counter()
         result = run(plan, recipe, data, Path(folder))
     seconds = time.perf_counter() - started
-    screen.print(
-        f"{100 * result.last.accuracy:.1f} % of {data.test_size} held-out digits right after {seconds:.0f} s."
-    )
+    screen.print(f"{100 * result.last.accuracy:.1f} % of {data.test_size} held-out digits right after {seconds:.0f} s.")
     show_digits(screen, result.network.cpu(), data)
 
 
@@ -93,6 +95,18 @@ def show_digits(screen: Console, network: nn.Module, data: Data, count: int = 3)
         screen.print(f"S-NomMer block {block} nominates, over these images: {', '.join(shares)}")
 
 
+def search_digits(screen: Console, study: str) -> None:
+    """The first candidates of a shipped search, in runs/, where `archspec search` goes on with them."""
+    from archspec.cli.app import app
+
+    screen.print(f"\n{study}: which mixers, widths and depths read digits best? The first {TRIALS} candidates:")
+    app(["search", study, "--trials", str(TRIALS), "--jobs", "2"], standalone_mode=False)
+    screen.print(
+        f"\narchspec search {study} --jobs 2 goes on, for some minutes; all of it is on runs/{study}/report.html",
+        highlight=False,
+    )
+
+
 def nominated(network: nn.Module, images: Tensor) -> tuple[list[Tensor], list[int]]:
     """Each block's nomination maps (B, H, W), as indices of the contexts, and the classes that the network answers."""
     maps: list[Tensor] = []
@@ -109,4 +123,7 @@ def nominated(network: nn.Module, images: Tensor) -> tuple[list[Tensor], list[in
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ArchspecError as error:  # such as another study of that name in runs/
+        sys.exit(str(error))

@@ -34,14 +34,20 @@ class Exhausted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A candidate with its objectives."""
+    """A candidate with its objectives, and its number in the record."""
 
     values: Candidate
     objectives: tuple[float, ...]
+    number: int = 0
 
 
 class Source:
-    """Proposes; None leaves it to the sampler. `seen` are the candidates of the record."""
+    """Proposes; None leaves it to the sampler. `seen` are the candidates of the record.
+
+    parent: the number of the trial from which evolution made what was proposed last.
+    """
+
+    parent: int | None = None
 
     def __init__(self, search: Search, pricer: Pricer, seen: Iterable[Candidate]) -> None:
         self.search, self.pricer = search, pricer
@@ -59,6 +65,7 @@ class Source:
 
         done: what was evaluated, oldest first. plans: fingerprints that need not be proposed again. Raises Exhausted.
         """
+        self.parent = None
         if self._first:
             return self._first.pop(0)
         if self._grid is not None:
@@ -84,6 +91,7 @@ class Source:
             return None  # chance, until there is a population
         chance = dice("child", self.search.seed, number)
         parent = best_of(chance.sample(young, min(len(young), frame.sample or 5)), self.search.objectives)
+        self.parent = parent.number
         names = [name for name, value in parent.values.items()]
         anew = chance.sample(names, min(len(names), frame.redraw or 1))
         return self.search.space.draw(Changed(parent.values, Dice(chance), anew))[0]

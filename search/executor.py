@@ -1,4 +1,4 @@
-"""What drivers ask of whatever runs their jobs: processes on this machine (workers.py), a cluster (ray_jobs.py)."""
+"""What drivers ask of whatever runs their jobs: processes on this machine (workers.py), a cluster (ray_driver.py)."""
 
 from __future__ import annotations
 

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A candidate under its number in the record."""
+    """A candidate under its number in the record. parent: the trial that it was made from, if it was."""
 
     number: int
     values: dict[str, Value]
     price: Price
+    parent: int | None = None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the record says of it, whatever becomes of it."""
+        lineage = {"parent": self.parent} if self.parent is not None else {}
+        return {"costs": dict(self.price.costs), **lineage}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,7 +122,7 @@ class Ledger:
 
     def _judge(self, known: Known, values: Candidate) -> None:
         assert known.objectives is not None
-        self.judged.append(Judged(dict(values), known.objectives))
+        self.judged.append(Judged(dict(values), known.objectives, known.number))
         primary, sign = known.objectives[0], self.search.primary.sign
         if self.best is None or sign * primary > sign * self.best[1]:
             self.best = (known.number, primary)
@@ -133,13 +140,13 @@ class Ledger:
         tally.screened += kind in ("screened", "screening")
         tally.taken += kind == "taken"
 
-    def ask(self, known: Candidate | None) -> Proposal:
-        """The next proposal, priced: the sampler's, or a candidate that is known already."""
+    def ask(self, known: Candidate | None, parent: int | None = None) -> Proposal:
+        """The next proposal, priced: the sampler's, or a candidate that is known already. parent: see Proposal."""
         number = self.record.count
         values, patches = self.view.ask(number, known)
         price = self.pricer.price(patches)
         self.view.constrain(price.excess)
-        return Proposal(number=number, values=values, price=price)
+        return Proposal(number=number, values=values, price=price, parent=parent)
 
     def refuse(self, proposal: Proposal, reason: str) -> None:
         """It is not evaluated; the sampler is told in the way that it learns from."""
@@ -177,16 +184,15 @@ class Ledger:
         """A trial that ends as soon as it is proposed."""
         full = self.view.tell(proposal.number, state, values, evaluated=kind in ("evaluated", "taken"))
         self._count(kind, state.name)
-        self.record.add(self.view.template(proposal.number), kind, {"costs": dict(proposal.price.costs), **said})
+        self.record.add(self.view.template(proposal.number), kind, {**proposal.said, **said})
         if full:
             self.view.restore(self.record.trials)
 
     def begin(self, proposal: Proposal, plan: str, kind: Kind) -> None:
         """Its evaluation, or its prescreen, begins."""
-        costs = dict(proposal.price.costs)
-        self.plans[plan] = Known(number=proposal.number, kind=kind, costs=costs, running=True)
+        self.plans[plan] = Known(number=proposal.number, kind=kind, costs=dict(proposal.price.costs), running=True)
         self._count(kind, "RUNNING")
-        self.record.add(self.view.template(proposal.number), kind, {"plan": plan, "costs": costs})
+        self.record.add(self.view.template(proposal.number), kind, {"plan": plan, **proposal.said})
 
     def priced(self, proposal: Proposal, plan: str, objectives: Sequence[float]) -> None:
         """Its price is all there is to know."""

@@ -50,7 +50,7 @@ DEAD = 10.0  # seconds that Tune gets to end trials after something has gone wro
 LOOK_EVERY = 5.0  # seconds between two looks at whether this machine's part of Ray is alive
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # its tables would go to stdout
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without GPUs asked for, those that are visible stay so
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # who asks for no GPU sees none
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
@@ -183,7 +183,7 @@ def _connect(address: str, cpus: float) -> None:
     """Raises UsageError where there is no such cluster."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    variables = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "OMP_NUM_THREADS": str(max(1, int(cpus)))}
+    variables = {**SETTINGS, "RAY_CHDIR_TO_TRIAL_DIR": "0", "OMP_NUM_THREADS": str(max(1, int(cpus)))}
     main = threading.current_thread() is threading.main_thread()
     noted = signal.getsignal(signal.SIGTERM)
     try:

@@ -2,8 +2,8 @@
 
 Every proposal is a trial, in order. User attributes say what became of it: `kind` (evaluated; screening, screened: see
 prescreen; refused: over budget or no network; duplicate: a plan that was there before, trial `same_as`;
-taken: known from another search), `plan` (the
-fingerprint), `costs`, `reason`, `score` of a prescreen, and `outcome` (metrics, seconds, attempts, fault and reason).
+taken: known from another search), `plan` (the fingerprint), `costs`, `parent` (the trial that evolution made it from),
+`reason`, `score` of a prescreen, and `outcome` (metrics, seconds, attempts, fault and reason).
 Evaluated trials are RUNNING until they are COMPLETE, PRUNED (ended early) or FAIL.
 """
 
@@ -35,12 +35,11 @@ class Record:
 
     def __init__(self, storage: BaseStorage, name: str, objectives: Sequence[Objective]) -> None:
         from optuna import create_study, logging
-        from optuna.exceptions import DuplicatedStudyError
 
         logging.set_verbosity(logging.ERROR)
         self.storage = storage
         directions = [objective.direction for objective in objectives]
-        with suppress(DuplicatedStudyError):
+        if name not in {study.study_name for study in storage.get_all_studies()}:
             create_study(storage=storage, study_name=name, directions=directions)
         self._id = storage.get_study_id_from_name(name)
         there = [direction.name.lower() for direction in storage.get_study_directions(self._id)]

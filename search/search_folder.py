@@ -30,7 +30,7 @@ from archspec.plan import Plan
 from archspec.training.folder import CHECKPOINTS, add_environment
 
 from .search_study import Search, load_search
-from .search_text import TABLE, identity, study_files, study_plain
+from .search_text import BASE, RECIPE, TABLE, identity, study_files, study_plain
 from .store import RUN
 
 STUDY, JOURNAL, STORAGE, TRIALS, CELLS = "study.yaml", "journal.log", "storage.txt", "trials", "cells"
@@ -92,7 +92,10 @@ class SearchFolder:
         return load_search(self.path / STUDY, allow_outside=True)
 
     def settle(self, search: Search) -> None:
-        """Write down what may change in a search that goes on: trials, sampler, stopping, prescreen, seed, retries."""
+        """Write down what may change in a search that goes on: trials, sampler, stopping, prescreen, seed, start."""
+        for name, written in study_files(search).items():
+            if name not in (BASE, RECIPE):
+                write_whole(self.path / name, written.encode())
         text = _study_text(search)
         if (self.path / STUDY).read_text(encoding="utf-8") != text:
             write_whole(self.path / STUDY, text.encode())

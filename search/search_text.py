@@ -16,7 +16,7 @@ from .objectives import CostOnly, Evaluation, Scoring
 from .search_study import Search
 from .space import Space
 
-CHANGEABLE = ("name", "description", "source", "sampler", "stopping", "prescreen", "trials", "seed", "retries")
+CHANGEABLE = ("description", "source", "sampler", "stopping", "prescreen", "trials", "seed", "retries")
 BASE, RECIPE, TABLE = "base.yaml", "recipe.yaml", "latency_table.json"
 
 

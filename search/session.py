@@ -35,7 +35,7 @@ from .store import Result
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-HOPELESS = 20  # prescreens that failed, with none that did not
+HOPELESS = 10  # failures, with nothing else seen
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,9 +144,10 @@ class Session:
             if price.plan is None:
                 raise UsageError(f"trial {trial.number} of the record is no network any more: {price.reason}")
             proposal = Proposal(number=trial.number, values=dict(trial.params), price=price)
-            if trial.user_attrs["kind"] == "screened":  # it was about to be dropped
+            kind = trial.user_attrs["kind"]
+            if kind == "screened" or (kind == "screening" and not self.search.prescreen):
                 self.ledger.drop(trial.user_attrs["plan"])
-            elif trial.user_attrs["kind"] == "screening":
+            elif kind == "screening":
                 self._screen(proposal, price.plan, trial.user_attrs["plan"])
             else:
                 self._evaluate(proposal, price.plan, trial.user_attrs["plan"])
@@ -165,7 +166,7 @@ class Session:
             self.say(f"the space has no more candidates that fit: {tally.evaluated} are evaluated, that is all")
             self._choose()
             return
-        proposal = ledger.ask(known)
+        proposal = ledger.ask(known, self.source.parent)
         if proposal.price.plan is None or not proposal.price.fits:
             ledger.refuse(proposal, proposal.price.reason)
             return
@@ -221,6 +222,13 @@ class Session:
         self.ledger.finish(task.plan, task.values, state, told, outcome)
         if not result.done:
             self.say(f"trial {task.number} failed: {result.reason}")
+            self._check_hope(result.reason)
+
+    def _check_hope(self, reason: str) -> None:
+        """Raises RunError where nothing but failures has been seen: whatever is wrong, the night is better saved."""
+        tally = self.ledger.tally
+        if tally.failed >= HOPELESS and not tally.done + tally.stopped:
+            raise RunError(f"all {tally.failed} evaluations have failed; the last: {reason}")
 
     def _screen(self, proposal: Proposal, network: Plan, plan: str) -> None:
         """To the group of candidates among which the prescreen is to choose."""
@@ -246,7 +254,7 @@ class Session:
             self.ledger.plans[task.plan].reason = result.reason
             self.ledger.drop(task.plan)
             if self._failed_screens >= HOPELESS and not self.ledger.tally.evaluated:
-                raise RunError(f"{self._failed_screens} scores failed and none did not; the last: {result.reason}")
+                raise RunError(f"all {self._failed_screens} scores have failed; the last: {result.reason}")
         self._choose()
 
     def _group_of(self, task: Task) -> list[Task]:

@@ -75,14 +75,36 @@ def test_synflow_of_a_chain_is_the_product_of_its_absolute_weights_once_for_each
     assert score("synflow", network, *_batch(2, 1, 2, 2)) == pytest.approx(2 * product, rel=1e-12)
 
 
-def test_synflow_passes_through_the_values_of_attention():
+class Scale(nn.Module):
+    def __init__(self, *factors: float, copies: int = 1):
+        super().__init__()
+        self.factors, self.copies = torch.tensor(factors), copies
+
+    def forward(self, x):
+        return x.repeat(1, self.copies, 1, 1) * self.factors[:, None, None]
+
+
+class Written(nn.Module):
+    """Attention of one head, with the softmax written out."""
+
+    def __init__(self, attention: nn.Module):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x):
+        q, k, v = self.attention.qkv(x).chunk(3, dim=-1)
+        return self.attention.proj((q @ k.mT).softmax(-1) @ v)
+
+
+@pytest.mark.parametrize("wrap", [lambda attention: attention, Written], ids=["fused", "written"])
+def test_synflow_passes_through_the_mean_of_the_values_of_attention(wrap):
     torch.manual_seed(0)
-    attention = registry.find("mixer", "attention").cls(4, heads=2, qkv_bias=False, proj_bias=False)
+    attention = registry.find("mixer", "attention").cls(4, heads=1, qkv_bias=False, proj_bias=False)
     values, out = (weight.detach().double().abs() for weight in (attention.qkv.weight[8:], attention.proj.weight))
-    tokens = 3
-    expected = 2 * tokens * float((out @ values).sum())
-    network = nn.Sequential(nn.Flatten(2), attention)
-    assert score("synflow", network, *_batch(2, tokens, 2, 2)) == pytest.approx(expected, rel=1e-12)
+    tokens = (1.0, 2.0, 6.0)
+    expected = 2 * sum(tokens) * float((out @ values).sum())
+    network = nn.Sequential(Scale(*tokens), nn.Flatten(2), wrap(attention))
+    assert score("synflow", network, *_batch(2, 3, 2, 2)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.slow
@@ -163,18 +185,16 @@ def test_zen_of_a_layer_norm_gives_back_the_mean_variance():
     assert _mean_zen(nn.Sequential(*_linear(d, m), nn.LayerNorm(m)), 1, 4, 4) == pytest.approx(expected, rel=0.03)
 
 
-def test_zen_counts_every_channel_of_a_norm_and_every_norm():
-    """Scaling what goes into a norm by s adds log s for it, and takes it away behind it."""
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(2), nn.GroupNorm(2, 2), nn.InstanceNorm2d(2)])
+def test_zen_takes_the_mean_of_the_variances_of_a_norm(norm):
+    """Of two equal channels one is made ten times as large: (1 + 100) / 2 times the variance, the same behind it."""
 
-    class Scale(nn.Module):
-        def forward(self, x):
-            return 10 * x
-
-    def build(*between: nn.Module) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(1, 4, 3), *between, nn.GroupNorm(2, 4), nn.Conv2d(4, 3, 1))
+    def build(large: float) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(1, 1, 3), Scale(1, large, copies=2), norm, nn.Conv2d(2, 3, 1))
 
     batch = _batch(8, 1, 5, 5)
-    assert score("zen", build(Scale()), *batch) == pytest.approx(score("zen", build(), *batch) + math.log(10), rel=1e-4)
+    found = score("zen", build(10), *batch) - score("zen", build(1), *batch)
+    assert found == pytest.approx(0.5 * math.log(50.5), rel=1e-4)
 
 
 def test_zen_removes_the_links_around_branches():

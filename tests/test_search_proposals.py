@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from archspec import api
-from archspec.errors import UnknownName
+from archspec.errors import RunError, UnknownName
 from archspec.loading import load_spec
 
 from .search_runs import check_whole, of_kind, opened, plans, read, run
@@ -260,3 +260,18 @@ def test_what_a_sampler_sees_is_the_same_whether_it_looked_on_or_came_later(
     for trials in (7, 16, 23, 40):
         parts = plans(run(replace(search, trials=trials), tmp_path / "parts"))
     assert parts == whole
+
+
+def test_a_search_whose_every_evaluation_fails_does_not_go_on_for_the_night(tmp_path: Path):
+    def crash(job: Any) -> Any:
+        return replace(by_width(job), status="failed", fault="run", reason="no such kernel")
+
+    with pytest.raises(RunError, match="all 10 evaluations have failed; the last: no such kernel"):
+        run(read(tmp_path, **TRAINED, trials="200"), tmp_path / "out", crash)
+
+
+def test_a_prescreen_may_be_left_out_later(tmp_path: Path):
+    search = read(tmp_path, **TRAINED, prescreen="{score: naswot, of: 4}", trials="3")
+    with opened(search, tmp_path / "out") as session:
+        assert session.next().score
+    check_whole(run(replace(search, prescreen=None), tmp_path / "out", by_width), 3)

@@ -320,3 +320,18 @@ def test_where_the_trials_are_must_be_said_again(tmp_path: Path):
     run(search, tmp_path / "journal")
     with pytest.raises(UsageError, match="leave out --storage"):
         run(search, tmp_path / "journal", storage=url)
+
+
+def test_looking_at_a_record_changes_nothing(tmp_path: Path):
+    run(read(tmp_path, trials="3"), tmp_path / "out")
+    before = (tmp_path / "out" / "journal.log").read_bytes()
+    assert len(search_run.read_record(tmp_path / "out")[1]) >= 3
+    assert (tmp_path / "out" / "journal.log").read_bytes() == before
+
+
+def test_other_networks_may_be_started_from_later(tmp_path: Path):
+    run(read(tmp_path, trials="3"), tmp_path / "out")
+    run(read(tmp_path, trials="5", start="[vit_micro]"), tmp_path / "out")
+    again = search_folder.SearchFolder(tmp_path / "out").load()
+    assert len(again.start) == 1
+    check_whole(run(again, tmp_path / "out"), 5)

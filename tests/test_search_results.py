@@ -326,6 +326,46 @@ def test_a_folder_without_a_study_is_the_users_mistake(tmp_path):
         CliRunner().invoke(app, ["report", str(tmp_path)], catch_exceptions=False)
 
 
+EVOLUTION = """archspec: 1
+study: search
+name: evolved
+base: vit_micro
+space:
+  stages[0].width: {int: [16, 128], step: 16}
+  stages[0].depth: {int: [1, 8]}
+  stages[0].mixer.heads: [1, 2, 4]
+budgets: {macs: <=30M}
+objectives: {params: maximize}
+evaluation: cost
+sampler: {type: evolution, population: 4, sample: 2}
+trials: 20
+"""
+
+
+def test_a_search_ends_with_its_results_and_children_know_their_parents(tmp_path, monkeypatch):
+    """A child differs from its parent in one value, the parent is older, and was evaluated."""
+    monkeypatch.chdir(tmp_path)
+    Path("evolved.yaml").write_text(EVOLUTION)
+    said = CliRunner().invoke(app, ["search", "evolved.yaml"], catch_exceptions=False)
+    assert said.exit_code == 0
+    folder = Path("runs/evolved")
+    results = importlib.import_module("archspec.search.search_results").read_results(folder)
+    by_number = {trial.number: trial for trial in results.trials}
+    children = [trial for trial in results.trials if "parent" in trial.user_attrs]
+    assert len(children) >= 5
+    for child in children:
+        parent = by_number[child.user_attrs["parent"]]
+        assert parent.number < child.number
+        assert parent.user_attrs["kind"] == "evaluated"
+        assert sum(parent.params[name] != value for name, value in child.params.items()) <= 1
+    texts = [file.read_text() for file in sorted((folder / "best").glob("*.yaml"))]
+    assert len(texts) == 5
+    assert any("made from trial" in text for text in texts)
+    counts = [api.count(api.make_plan(str(file))).params for file in sorted((folder / "best").glob("*.yaml"))]
+    assert counts == sorted(counts, reverse=True)
+    assert (folder / "report.html").is_file()
+
+
 # Retraining.
 def test_what_is_retrained(made, reported):
     study, training = retraining.retraining(reported, cells.Wishes(), top=2, beside=["mat_micro"])

@@ -101,7 +101,7 @@ def retrain(
     jobs: Annotated[
         int | None, typer.Option(min=1, max=1024, help="cells at a time, each in a process of its own; 1 if left out")
     ] = None,
-    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or ray://HOST:PORT")] = "",
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or HOST:PORT")] = "",
     cpus_per_cell: Annotated[float, typer.Option(min=0.01, help="with --ray")] = 1.0,
     gpus_per_cell: Annotated[float, typer.Option(min=0.0, help="with --ray; 0.25 lets four cells share a GPU")] = 0.0,
     retries: Annotated[int, typer.Option(min=0, max=100, help="how often a cell that failed is begun again")] = 1,

@@ -49,7 +49,7 @@ def search(
     ] = False,
     sampler: Annotated[str, typer.Option(help="in place of the study's: " + ", ".join(SAMPLERS))] = "",
     seed: Annotated[int | None, typer.Option(min=0, help="of the proposals, in place of the study's")] = None,
-    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or ray://HOST:PORT")] = "",
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or HOST:PORT")] = "",
     cpus_per_trial: Annotated[float, typer.Option(min=0.01, help="with --ray")] = 1.0,
     gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="with --ray; 0.25 lets four trials share one")] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",

@@ -46,7 +46,7 @@ def ablate(
     jobs: Annotated[
         int | None, typer.Option(min=1, max=1024, help="cells at a time, each in a process of its own; 1 if left out")
     ] = None,
-    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or ray://HOST:PORT")] = "",
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or HOST:PORT")] = "",
     cpus_per_cell: Annotated[float, typer.Option(min=0.01, help="with --ray")] = 1.0,
     gpus_per_cell: Annotated[float, typer.Option(min=0.0, help="with --ray; 0.25 lets four cells share a GPU")] = 0.0,
     retries: Annotated[int, typer.Option(min=0, max=100, help="how often a cell that failed is begun again")] = 1,
@@ -164,8 +164,8 @@ class Machine:
     def executor(self, training: Any) -> Any:
         """Processes here, or Ray's."""
         if self.ray:
-            module = importlib.import_module("archspec.search.ray_jobs")
-            return module.RayExecutor(self.ray, cpus=self.cpus, gpus=self.gpus, limit=self.jobs)
+            module = importlib.import_module("archspec.search.ray_driver")
+            return module.TuneExecutor(self.ray, cpus=self.cpus, gpus=self.gpus, limit=self.jobs)
         workers = importlib.import_module("archspec.search.workers")
         return workers.Pool(self.jobs or 1, gpus=workers.visible_gpus(training.device))
 
