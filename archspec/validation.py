@@ -89,6 +89,10 @@ def _value(model: type[Frame], key: str, node: Node, problems: list[Problem]) ->
     section = frames[0]
     if isinstance(node.value, str) and "type" in section.model_fields:
         node = replace(node, value={"type": replace(node, path=child_path(node.path, "type"))})  # the short form
+    entries = node.mapping or {}
+    if "type" not in section.model_fields and "type" in entries and entries["type"].value == "none":
+        # `none` that was amended: what amends it switches the section on
+        node = replace(node, value={name: child for name, child in entries.items() if name != "type"})
     return read_frame(section, node, problems) or section.model_construct()  # what is wrong with it is known
 
 

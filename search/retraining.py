@@ -69,7 +69,7 @@ def chosen(results: SearchResults, top: int, trials: Sequence[int]) -> list[Foun
         raise UsageError(f"{results.folder.path}: nothing was evaluated to its end yet")
     if trials:
         return [known[number] for number in dict.fromkeys(trials)]
-    return list(results.best[:top]) if len(results.search.objectives) == 1 else evenly(results.best, top)
+    return list(results.best[:top]) if len(results.search.objectives) == 1 else evenly(results.front, top)
 
 
 def _row(name: str, plan: Plan, note: str, node: Node) -> Row:

@@ -14,7 +14,7 @@ from .ablation_result import AblationResult
 from .live import shown_time
 from .search_folder import STUDY
 from .search_results import BECAME, SearchResults, heading, shown_value, tip
-from .search_table import best_sheet, best_specs
+from .search_table import best_sheet, spec_names
 from .sheet import Sheet, make_sheet
 
 XLINK = "http://www.w3.org/1999/xlink"
@@ -179,7 +179,7 @@ def _failures(results: SearchResults) -> Iterator[str]:
 
 def _going_on(results: SearchResults, retrained: bool) -> Iterator[str]:
     search = results.search
-    first = next(iter(best_specs(results)), "")
+    first = next(iter(spec_names(results)), "")
     lines = [(f"archspec search --resume . --trials {2 * search.trials}", "go on, to so many evaluated in all")]
     if first:
         lines.append((f"archspec build best/{first}", "what it is and costs"))

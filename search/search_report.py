@@ -14,7 +14,7 @@ from .formats import as_latex, as_markdown
 from .search_page import make_page
 from .search_pictures import draw_all
 from .search_results import TOP, SearchResults, read_results
-from .search_table import best_csv, best_sheet, best_specs, trials_csv
+from .search_table import best_csv, best_sheet, best_specs, spec_names, trials_csv
 
 BEST, RETRAINED, PAGE = "best", "retrained", "report.html"
 OURS = re.compile(r"\d+_trial\d+\.yaml")  # files in best/ that an earlier report may have left
@@ -61,7 +61,7 @@ def retrained_of(folder: Path) -> AblationResult | None:
 
 def as_object(results: SearchResults) -> dict[str, Any]:
     """For --json."""
-    specs = list(best_specs(results))
+    specs = spec_names(results)
     return {
         "study": "search",
         "name": results.search.name,

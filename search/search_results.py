@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 TOP = 5  # specs that are written where there is one objective
+OF_FRONT = 100  # of a front, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +66,25 @@ class SearchResults:
 
     @cached_property
     def best(self) -> tuple[Found, ...]:
-        """The Pareto front by its primary objective; with one objective, the best. All are within the budgets."""
+        """The front, or as many from all along it as people look at; with one objective, the best."""
+        return tuple(self._ranked[: self.top] if len(self.search.objectives) == 1 else evenly(self.front, OF_FRONT))
+
+    @cached_property
+    def front(self) -> tuple[Found, ...]:
+        """The Pareto front by its primary objective; of candidates that are equally good in all, the first."""
+        numbers = set(pareto(self.search, list(self.trials)))
+        first: dict[tuple[float, ...], Found] = {}
+        for one in self._ranked:
+            if one.number in numbers:
+                first.setdefault(one.objectives, one)
+        return tuple(first.values())
+
+    @cached_property
+    def _ranked(self) -> list[Found]:
         signed = [(one.sign, index) for index, one in enumerate(self.search.objectives)]
-        ranked = sorted(
+        return sorted(
             self.found, key=lambda one: (*(-sign * one.objectives[index] for sign, index in signed), one.number)
         )
-        if len(self.search.objectives) == 1:
-            return tuple(ranked[: self.top])
-        front = set(pareto(self.search, list(self.trials)))
-        return tuple(one for one in ranked if one.number in front)
 
     @cached_property
     def became(self) -> Counter[str]:

@@ -19,6 +19,7 @@ from .executor import Executor
 from .jobs import Circumstances
 from .ledger import Tally
 from .record import Record, open_journal, open_storage, read_journal
+from .sampling import is_evaluated
 from .search_driver import drive
 from .search_folder import SearchFolder
 from .search_study import Search
@@ -150,7 +151,7 @@ def _outcome(session: Session, overhead: float) -> Outcome:
 
 def pareto(search: Search, trials: list[FrozenTrial]) -> tuple[int, ...]:
     """Numbers of the evaluated trials that no other one betters in every respect."""
-    done = [trial for trial in trials if trial.user_attrs["kind"] == "evaluated" and trial.state.name == "COMPLETE"]
+    done = [trial for trial in trials if is_evaluated(trial) and trial.state.name == "COMPLETE"]
     signed = {
         trial.number: [one.sign * value for one, value in zip(search.objectives, trial.values, strict=True)]
         for trial in done

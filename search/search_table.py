@@ -63,6 +63,8 @@ def _notes(results: SearchResults) -> Iterator[str]:
     aims = " and ".join(f"{one.direction} {one.name}" for one in search.objectives)
     within = f", within {results.within}" if search.budgets else ""
     what = "The Pareto front" if len(search.objectives) > 1 else f"The best {len(results.best)}"
+    if len(search.objectives) > 1 and len(results.best) < len(results.front):
+        what = f"{len(results.best)} of the {len(results.front):,} on the Pareto front, from all along it,"
     yield f"{what} of {len(results.found)} candidates that were evaluated to their end: {aims}{within}."
     yield f"{_evaluated(results)}. Candidates were proposed by {search.sampler.type}, seed {search.seed}."
 
@@ -132,11 +134,14 @@ def _csv(headings: list[str], lines: list[dict[str, Any]]) -> str:
 
 def best_specs(results: SearchResults) -> dict[str, str]:
     """Full specs of the best, which every command takes as they are, by the names of their files."""
+    named = zip(spec_names(results), results.best, strict=True)
+    return {name: _spec(results, one, rank) for rank, (name, one) in enumerate(named, start=1)}
+
+
+def spec_names(results: SearchResults) -> list[str]:
+    """The files of the best, which sort by rank."""
     digits = max(2, len(str(len(results.best))))
-    return {
-        f"{rank:0{digits}d}_trial{one.number}.yaml": _spec(results, one, rank)
-        for rank, one in enumerate(results.best, start=1)
-    }
+    return [f"{rank:0{digits}d}_trial{one.number}.yaml" for rank, one in enumerate(results.best, start=1)]
 
 
 def _spec(results: SearchResults, one: Found, rank: int) -> str:

@@ -168,3 +168,12 @@ def test_every_key_is_shown_with_its_range():
     assert all(f"{key}: " in shown for key in [*Recipe.model_fields, *Augment.model_fields, *Optimizer.model_fields])
     assert CliRunner().invoke(app, ["show", "recipe", "digits", "--set", "batch=7"]).stdout.count("batch: 7") == 1
     assert "digits" in CliRunner().invoke(app, ["list", "recipes"]).stdout
+
+
+def test_a_section_that_a_base_switched_off_is_switched_on_by_its_options(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("archspec: 1\nextends: digits\nema: none\n")
+    assert load_recipe(base).ema is None
+    assert load_recipe(base, ["ema.decay=0.9"]).ema.decay == 0.9
+    (tmp_path / "mine.yaml").write_text("archspec: 1\nextends: base.yaml\nema: {decay: 0.8}\n")
+    assert load_recipe(tmp_path / "mine.yaml").ema.decay == 0.8
