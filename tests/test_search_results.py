@@ -180,6 +180,15 @@ def test_importance_is_on_the_one_parameter_that_matters(tmp_path):
     assert set(found) == {*values(), *values(mixer=MAT)}  # the conditional one, too
 
 
+def test_it_is_the_good_ones_that_importance_is_about(tmp_path):
+    """Who is good has mat, at whatever width; the width tells the bad from the worst."""
+    search = HandMade(tmp_path)
+    for mixer, width in list(itertools.product([MAT, WINDOW, "coordinate_conv"], [16, 32])) * 5:
+        search.tell(values(width, mixer), [0.9 if mixer == MAT else width / 100])
+    found = reports.report_search(search.path).importances["accuracy"]
+    assert found["stages[1].mixer"] > 5 * found["stages[0].width"]
+
+
 def test_a_conditional_parameter_counts_where_it_is_there():
     """Of all combinations alike: good is x, better x with b 2; c does nothing. Of 48 the best are the 12 of x with 2:
     the share of x rises from 1/2 to 1 among them, and so does that of 2 among those with x."""
