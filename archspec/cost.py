@@ -5,7 +5,7 @@ It is remembered in the process, and in a file for later ones (see records).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,10 +16,10 @@ from torch import nn
 from archspec import unit_records
 from archspec.counting import Counter, FusedAttention, formula_modules
 from archspec.errors import ArchspecError, CountError, SpecError
-from archspec.modules import COST, REMEMBERED, meta_unit
-from archspec.plan import Plan, Step, Unit
+from archspec.modules import COST, REMEMBERED, check, meta_unit
+from archspec.plan import Plan, State, Step, Unit, lay_out
 from archspec.shapes import on_meta
-from archspec.spec import Block
+from archspec.spec import Block, Spec
 from archspec.validation import problem
 
 
@@ -96,7 +96,10 @@ def _inputs(unit: Unit) -> tuple[Any, ...]:
 
 def total(steps: Iterable[Step]) -> Cost:
     """The sum over steps. Raises CountError naming the unit at fault."""
-    costs = [step_cost(step) for step in steps]
+    return _sum([step_cost(step) for step in steps])
+
+
+def _sum(costs: Sequence[Cost]) -> Cost:
     return Cost(
         sum(cost.params for cost in costs),
         sum(cost.fixed_params for cost in costs),
@@ -123,3 +126,43 @@ def step_cost(step: Step) -> Cost:
 def plan_cost(plan: Plan) -> Cost:
     """What the whole network costs, exactly."""
     return total(plan.steps())
+
+
+def spec_cost(spec: Spec) -> Cost:
+    """What the network of a spec costs. Stages that were priced before, behind the same state, are not laid out again.
+
+    Raises SpecError where parts do not fit one another, or a constructor refuses.
+    """
+    known = _known(spec)
+    return known if known is not None else _worked_out(spec)
+
+
+def _known(spec: Spec) -> Cost | None:
+    """The sum over stem, stages and head where all of them were priced before."""
+    formulas = formula_modules()
+    found = [_priced.get((formulas, spec.stem, spec.channels, spec.size, spec.stages[0].width))]
+    for stage in spec.stages:
+        if found[-1] is None:
+            return None
+        found.append(_priced.get((formulas, stage, stage is spec.stages[0], found[-1][0])))
+    if found[-1] is not None:
+        found.append(_priced.get((formulas, spec.head, spec.classes, found[-1][0])))
+    return None if found[-1] is None else _sum([entry[1] for entry in found if entry])
+
+
+def _worked_out(spec: Spec) -> Cost:
+    plan = lay_out(spec)
+    check(plan)
+    if len(_priced) > REMEMBERED:
+        _priced.clear()
+    formulas, state = formula_modules(), plan.stem.unit.target
+    _priced[formulas, spec.stem, spec.channels, spec.size, spec.stages[0].width] = state, step_cost(plan.stem)
+    for stage, laid_out in zip(spec.stages, plan.stages, strict=True):
+        before, state = state, laid_out.target
+        _priced[formulas, stage, stage is spec.stages[0], before] = state, total(laid_out.steps)
+    _priced[formulas, spec.head, spec.classes, state] = state, step_cost(plan.head) if plan.head else Cost()
+    return plan_cost(plan)
+
+
+# What is known of stem, stages and head, by what it depends on: the state behind it, and its cost.
+_priced: dict[tuple[Any, ...], tuple[State, Cost]] = {}

@@ -48,6 +48,6 @@ class Variants:
 
     def cost(self, patches: Patches = ()) -> Cost:
         """What the patched network costs. Raises SpecError, CountError."""
-        from archspec.cost import plan_cost
+        from archspec.cost import spec_cost
 
-        return plan_cost(self.plan(patches))
+        return spec_cost(self.spec(patches))

@@ -54,7 +54,8 @@ def test_every_variant_is_what_a_fresh_reading_gives():
         again = versions.plan([patch(text) for text in texts])
         assert again == fresh
         assert [step.drop_path for step in again.steps()] == [step.drop_path for step in fresh.steps()]
-        assert versions.cost([patch(text) for text in texts]) == archspec.count(fresh)
+        for _ in range(2):  # when it is worked out, and when it is known
+            assert versions.cost([patch(text) for text in texts]) == archspec.count(fresh)
     assert refused < 40
 
 
