@@ -65,8 +65,10 @@ def _also_wrong(readable: object) -> tuple[Problem, ...]:
 
 def count(of: Plan | Spec | str | Path) -> Cost:
     """Parameters and multiply-accumulates of a plan, exactly. Raises CountError for an operation without a formula."""
-    from archspec.cost import plan_cost
+    from archspec.cost import plan_cost, spec_cost
 
+    if isinstance(of, Spec):
+        return spec_cost(of)
     return plan_cost(of if isinstance(of, Plan) else make_plan(of))
 
 
