@@ -68,7 +68,9 @@ def kills(folder: Path, on: str, who: str, times: int, spans: tuple[float, float
     came: list[str] = []
     for number in range(3 * times):
         how = killed(folder / str(number), on, who, chance.uniform(0, 0.9), spans)
-        came += [how] if how else []
+        if how:
+            came.append(how)
+            print(f"{on}, {who}, {len(came)} of {times}: {how}", file=sys.stderr, flush=True)
         if len(came) == times:
             break
     return came
