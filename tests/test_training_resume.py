@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -112,26 +113,40 @@ class TestKilled:
     def test_twenty_times_at_random(self, tmp_path: Path):
         recipe = tiny_recipe((*EVERYTHING, "epochs=40"))
         tiny_run(tmp_path / "whole", recipe)
-        chance, kills, folder = random.Random(0), 0, tmp_path / "killed"
-        while True:
-            child = os.fork()
-            if not child:
-                code = 1
-                try:
-                    tiny_run(folder, recipe, save_every=EVERY_STEP)
-                    code = 0
-                finally:
-                    os._exit(code)
-            if kills < 20:
-                time.sleep(chance.uniform(0.02, 0.5))
-                os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            if os.WIFEXITED(status):
-                assert os.WEXITSTATUS(status) == 0
-                break
-            kills += 1
-        assert kills == 20, "the run was too short"
+        chance, folder = random.Random(0), tmp_path / "killed"
+
+        def train() -> None:
+            tiny_run(folder, recipe, save_every=EVERY_STEP)
+
+        for kill in range(20):
+            killed_after(train, steps=chance.randrange(5), seconds=chance.uniform(0, 0.05), kill=kill)
+        train()
         assert same(outcome(folder), outcome(tmp_path / "whole"))
+
+
+def killed_after(train: Callable[[], None], steps: int, seconds: float, kill: int) -> None:
+    """SIGKILL a process that trains, some seconds after it took some steps: no speed of the machine outruns that."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        step = Trainer.step
+
+        def told(*args: object) -> None:
+            step(*args)
+            os.write(writer, b".")
+
+        with contextlib.suppress(BaseException):
+            Trainer.step = told
+            train()
+        os._exit(0)
+    os.close(writer)
+    for _ in range(steps):
+        os.read(reader, 1)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(reader)
+    assert os.WIFSIGNALED(status), f"the run ended before kill {kill}"
 
 
 class TestStopped:
