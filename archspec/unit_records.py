@@ -25,7 +25,9 @@ from archspec.plan import Unit
 from archspec.spec import Block
 from archspec.validation import Part
 
-_INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib"))
+# Where a Python keeps what is installed: its own, that of a user, of the system below a virtual environment, Debian's.
+_PACKAGES = {"site-packages", "dist-packages"}
+_LIBRARIES = (Path(sysconfig.get_path("stdlib")), Path(torch.__file__).parent.parent)
 
 
 def find(what: str, unit: Unit) -> Any:
@@ -136,8 +138,10 @@ def _is_core(name: str) -> bool:
 
 def _is_library(module: ModuleType, own: str) -> bool:
     """Whether a module is installed, or built in, and no part of the block's own package."""
+    if module.__name__.split(".")[0] == own:
+        return False
     file = _file(module)
-    return module.__name__.split(".")[0] != own and (not file or str(file).startswith(_INSTALLED))
+    return not file or not _PACKAGES.isdisjoint(file.parts) or any(file.is_relative_to(home) for home in _LIBRARIES)
 
 
 def _file(module: ModuleType | None) -> Path | None:

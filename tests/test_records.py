@@ -81,6 +81,22 @@ def test_a_block_that_was_edited_is_counted_anew_and_so_is_what_it_imports(tmp_p
     assert int(count(tmp_path, str(spec), str(plugin))[0]) == int(second[0]) - 5
 
 
+@pytest.mark.slow
+def test_a_library_is_known_by_its_version_wherever_it_is_installed(tmp_path):
+    """Otherwise all of torch would be read where it is another Python's, below a virtual environment: minutes."""
+    library = tmp_path / "below" / "site-packages" / "wide.py"
+    library.parent.mkdir(parents=True)
+    library.write_text("WIDTH, __version__ = 4, '1'\n")
+    plugin, spec = tmp_path / "mine.py", tmp_path / "mine.yaml"
+    plugin.write_text(f"import sys\nsys.path.append({str(library.parent)!r})\n{MIXER}")
+    spec.write_text(SPEC)
+    first = count(tmp_path, str(spec), str(plugin))
+    library.write_text("WIDTH, __version__ = 4, '1'  # another source, the same version\n")
+    assert count(tmp_path, str(spec), str(plugin)) == [first[0], "0"]
+    library.write_text("WIDTH, __version__ = 5, '2'\n")
+    assert int(count(tmp_path, str(spec), str(plugin))[0]) == int(first[0]) + 8 + 1 + 8
+
+
 def records(path: Path) -> Records:
     return Records(path / "costs.sqlite")
 
