@@ -5,8 +5,9 @@
 Each search is one `archspec search` command in a process of its own; each hand-designed network within the budget is
 one `archspec train` by the same recipe, epochs and seed as a candidate. Best: the accuracy of the best candidate within
 budget. Hypervolume: the share of the rectangle from (no MACs, all right) to (the budget, none right) that candidates
-dominate. Outside: the share of the command's whole time, starting and reporting included, in which a place did not
-evaluate. About three minutes for each search of 40 trials on two cores; what is in FOLDER already is not run again.
+dominate. Waiting: the share of the search's time in which a place waited for its next candidate; outside: the share of
+the whole command's, from the shell's prompt to its next, starting and reporting included. About two minutes for each
+search of 40 trials on two cores; what is in FOLDER already is not run again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from archspec import api
 from archspec.loading import SEARCHES
 
 HAND_DESIGNED = Path(__file__).parent.parent / "specs" / "micro"
-HEADINGS = ("", "seed", "evaluated", "refused", "best %", "hypervolume", "trials a minute", "outside %")
+HEADINGS = ("", "seed", "evaluated", "refused", "best %", "hypervolume", "a minute", "waiting %", "outside %")
 
 
 def main() -> None:
@@ -55,27 +56,31 @@ def main() -> None:
 
 
 def searched(arguments: argparse.Namespace, sampler: str, seed: int) -> list[float]:
-    """A search's figures, in the order of the headings. Its time is kept beside it."""
+    """A search's figures, in the order of the headings. What the command took and said is kept beside it."""
     folder = arguments.out / f"{arguments.study}_{sampler}_{seed}"
-    kept = folder / "wall.json"
+    kept = folder / "command.json"
     if not kept.exists():
         began = time.perf_counter()
-        archspec(
+        said = archspec(
             *("search", arguments.study, "--sampler", sampler, "--seed", seed),
-            *("--trials", arguments.trials, "--jobs", arguments.jobs, "--out", folder),
+            *("--trials", arguments.trials, "--jobs", arguments.jobs, "--out", folder, "--json"),
         )
-        kept.write_text(json.dumps(time.perf_counter() - began), encoding="utf-8")
-    wall = json.loads(kept.read_text(encoding="utf-8"))
+        wall = time.perf_counter() - began
+        kept.write_text(json.dumps({"wall": wall, "waiting": json.loads(said)["overhead"]}), encoding="utf-8")
+    command = json.loads(kept.read_text(encoding="utf-8"))
     results = import_module("archspec.search.search_results").read_results(folder)
     points = [(one.costs["macs"], results.value(one, "accuracy")) for one in results.found]
     assert all(macs <= limit(results.search) for macs, _ in points)
+    evaluated = [trial for trial in results.trials if trial.user_attrs["kind"] == "evaluated"]
+    busy = sum((trial.datetime_complete - trial.datetime_start).total_seconds() for trial in evaluated)
     return [
         len(points),
         results.became["refused"],
         max(accuracy for _, accuracy in points),
         volume(points, limit(results.search)),
-        60 * len(points) / wall,
-        1 - results.seconds / (arguments.jobs * wall),
+        60 * len(points) / command["wall"],
+        command["waiting"],
+        1 - busy / (arguments.jobs * command["wall"]),
     ]
 
 
@@ -98,8 +103,10 @@ def hand_designed(study: Any, out: Path) -> list[tuple[str, float, float]]:
     return found
 
 
-def archspec(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "archspec", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+def archspec(*words: object) -> str:
+    """What a command writes to stdout."""
+    command = [sys.executable, "-m", "archspec", *map(str, words)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def limit(study: Any) -> float:
@@ -119,13 +126,14 @@ def volume(points: Sequence[tuple[float, float]], most: float) -> float:
 
 
 def shown(row: Sequence[float]) -> list[str]:
-    done, refused, best, dominated, pace, outside = row
+    done, refused, best, dominated, pace, waiting, outside = row
     return [
         f"{done:.0f}",
         f"{refused:.0f}",
         f"{100 * best:.2f}",
         f"{dominated:.3f}",
         f"{pace:.1f}",
+        f"{100 * waiting:.1f}",
         f"{100 * outside:.1f}",
     ]
 
