@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/samplers"))
     arguments = parser.parse_args()
-    study = import_module("archspec.search.search_study").load_search(SEARCHES.find(arguments.study))
+    study = import_module("archspec.search.study.search").load_search(SEARCHES.find(arguments.study))
     table = Table(*HEADINGS)
     for sampler in arguments.samplers:
         rows = [searched(arguments, sampler, seed) for seed in arguments.seeds]
@@ -68,7 +68,7 @@ def searched(arguments: argparse.Namespace, sampler: str, seed: int) -> list[flo
         wall = time.perf_counter() - began
         kept.write_text(json.dumps({"wall": wall, "waiting": json.loads(said)["overhead"]}), encoding="utf-8")
     command = json.loads(kept.read_text(encoding="utf-8"))
-    results = import_module("archspec.search.search_results").read_results(folder)
+    results = import_module("archspec.search.results.results").read_results(folder)
     points = [(one.costs["macs"], results.value(one, "accuracy")) for one in results.found]
     assert all(macs <= limit(results.search) for macs, _ in points)
     evaluated = [trial for trial in results.trials if trial.user_attrs["kind"] == "evaluated"]

@@ -20,9 +20,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--samplers", nargs="*", default=["random", "nsga2", "tpe"])
     arguments = parser.parse_args()
-    study = import_module("archspec.search.search_study").load_search(SEARCHES.find(arguments.study))
-    pricer = import_module("archspec.search.pricing").Pricer(study)
-    reach = import_module("archspec.search.reach")
+    study = import_module("archspec.search.study.search").load_search(SEARCHES.find(arguments.study))
+    pricer = import_module("archspec.search.study.pricing").Pricer(study)
+    reach = import_module("archspec.search.study.reach")
     for name in ("cold", "warm"):
         began = time.perf_counter()
         found = list(reach.drawn(pricer, arguments.count, name))
@@ -35,7 +35,7 @@ def propose(study: object, sampler: str, pricer: object, count: int) -> None:
     """Ask, price and tell: what fits as complete with a made-up value, the rest as over budget."""
     from optuna.trial import TrialState
 
-    sampling = import_module("archspec.search.sampling")
+    sampling = import_module("archspec.search.samplers.sampling")
     chosen = replace(study, sampler=type(study.sampler)(type=sampler))
     view = sampling.View(chosen)
     fitting, began = 0, time.perf_counter()

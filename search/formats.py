@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from .ablation_result import AblationResult, RowOutcome
 from .sheet import Field, Sheet
 
 
@@ -112,72 +111,10 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in re.sub(r"\s+", " ", text))
 
 
-def as_csv(result: AblationResult) -> str:
-    """A line a row, with all digits: costs, their differences, each metric's statistics, and what was published."""
-    published = [key for key in ("params", "params_trainable", "macs", "ops", "top1") if _any_published(result, key)]
-    lines = []
-    for row in result.rows:
-        line: dict[str, Any] = {"row": row.name, "reference": int(row.name == result.reference)}
-        line |= _cost_entries(result, row)
-        for metric in result.metrics:
-            line |= _metric_entries(result, row, metric)
-        line |= {f"published_{key}": row.published.get(key) for key in published}
-        line |= {"same_as": row.same_as, "over_budget": "; ".join(row.over_budget), "note": row.note}
-        lines.append(line)
-    return _csv(lines)
-
-
-def _any_published(result: AblationResult, key: str) -> bool:
-    return any(key in row.published for row in result.rows)
-
-
-def _cost_entries(result: AblationResult, row: RowOutcome) -> dict[str, Any]:
-    base = result.row(result.reference).costs
-    entries: dict[str, Any] = {}
-    for column in result.cost_columns:
-        known = column in row.costs and column in base
-        entries |= {
-            column: row.costs.get(column),
-            f"{column}_difference": row.costs[column] - base[column] if known else None,
-        }
-    return entries
-
-
-def _metric_entries(result: AblationResult, row: RowOutcome, metric: str) -> dict[str, Any]:
-    summary = result.summaries(metric).get(row.name)
-    change = None if row.name == result.reference else result.differences(metric).get(row.name)
-    said = asdict(summary) if summary else {}
-    tested = asdict(change) if change else {}
-    return {
-        f"{metric}_mean": said.get("mean"),
-        f"{metric}_std": said.get("deviation"),
-        f"{metric}_seeds": said.get("count", 0),
-        f"{metric}_difference": tested.get("mean"),
-        **{f"{metric}_{name}": tested.get(name) for name in ("low", "high", "p", "p_corrected")},
-    }
-
-
-def cells_csv(result: AblationResult) -> str:
-    """A line a cell: row, seed, how it came out, and where it stands in the store."""
-    return _csv(
-        [
-            {
-                "row": row.name,
-                "seed": cell.seed,
-                "status": cell.status,
-                **{metric: cell.metrics.get(metric) for metric in ("top1", "top5", "loss", "best_top1", "best_epoch")},
-                "key": cell.key,
-                "reason": cell.reason,
-            }
-            for row in result.rows
-            for cell in row.cells
-        ]
-    )
-
-
-def _csv(lines: list[dict[str, Any]]) -> str:
+def as_csv(lines: Sequence[dict[str, Any]], headings: Sequence[str] = ()) -> str:
+    """A line for each, by the keys of the first. headings: of a table without lines."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(lines[0]) if lines else [], lineterminator="\n")
+    writer = csv.DictWriter(out, list(lines[0]) if lines else headings, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from archspec.search.search_run import read_record
+from archspec.search.session.run import read_record
 
 TRIALS, EPOCHS, AT_A_TIME = 8, 2, 2
 STUDY = f"""archspec: 1
@@ -38,7 +38,7 @@ retries: 3
 """
 RECIPE = f"archspec: 1\nextends: digits\nepochs: {EPOCHS}\nbatch: 64\nschedule: {{warmup_epochs: 0}}\n"
 WHO = {  # in the command line of a process
-    ("worker", "local"): "archspec.search.worker",
+    ("worker", "local"): "archspec.search.jobs.worker",
     ("worker", "ray"): "ray::ImplicitFunc",
     ("node", "ray"): "raylet/raylet",
 }

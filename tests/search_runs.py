@@ -8,11 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-search_study = import_module("archspec.search.search_study")
-search_folder = import_module("archspec.search.search_folder")
-search_run = import_module("archspec.search.search_run")
-jobs = import_module("archspec.search.jobs")
-store = import_module("archspec.search.store")
+search_study = import_module("archspec.search.study.search")
+search_folder = import_module("archspec.search.session.folder")
+search_run = import_module("archspec.search.session.run")
+jobs = import_module("archspec.search.jobs.job")
+store = import_module("archspec.search.jobs.store")
 
 # One stage of plain attention: 16 widths, 12 depths, 3 numbers of heads, 4 expansions.
 TOY: dict[str, str] = {

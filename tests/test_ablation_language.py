@@ -14,7 +14,7 @@ from archspec.cli.app import app
 from archspec.errors import SpecError
 from archspec.loading import load_text
 
-ablation = importlib.import_module("archspec.search.ablation")
+ablation = importlib.import_module("archspec.search.ablation.study")
 
 NETWORK = """archspec: 1
 name: net

@@ -21,7 +21,7 @@ from archspec.loading import STUDIES, shipped_folder
 from archspec.quantities import parse_quantity
 from archspec.report import FIGURES
 
-ablation = importlib.import_module("archspec.search.ablation")
+ablation = importlib.import_module("archspec.search.ablation.study")
 
 PAPERS = sorted(name for name in STUDIES.shipped() if not name.startswith("micro_"))
 MICRO = sorted(name for name in STUDIES.shipped() if name.startswith("micro_"))

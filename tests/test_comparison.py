@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-comparison = importlib.import_module("archspec.search.comparison")
+comparison = importlib.import_module("archspec.search.ablation.comparison")
 
 # Student's own data (1908, The probable error of a mean): extra hours of sleep of ten patients under two drugs.
 DEXTRO = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]

@@ -10,6 +10,11 @@ from pathlib import Path
 import archspec
 
 HOUSE = Path(archspec.__file__).parent.parent
+SEARCH = HOUSE / "search"
+LAYERS = ("results", "session", "samplers", "study", "space")  # each knows those that follow
+BELOW = {**{name: set(LAYERS[LAYERS.index(name) + 1 :]) for name in LAYERS}, "ablation": {"jobs"}, "jobs": set()}
+BELOW["results"] |= {"ablation", "jobs"}
+BELOW["session"] |= {"jobs"}
 CORE = sorted((HOUSE / "archspec").rglob("*.py"))
 LIGHT = ("torch", "timm", "torchvision", "optuna", "ray", "sklearn", "fvcore", "pydantic", "typer", "rich", "yaml")
 
@@ -32,6 +37,17 @@ def test_the_core_imports_neither_blocks_nor_search():
             if name.startswith(("archspec.blocks", "archspec.search", "blocks", "search"))
         }
         assert not named, file
+
+
+def test_nothing_in_search_points_back():
+    folders = {folder.name for folder in SEARCH.iterdir() if (folder / "__init__.py").exists()}
+    assert folders == BELOW.keys()
+    for file in sorted(SEARCH.rglob("*.py")):
+        relative = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        named = {
+            (node.module or "").split(".")[0] for node in relative if node.level == (1 if file.parent == SEARCH else 2)
+        }
+        assert named & folders <= BELOW.get(file.parent.name, set()), file
 
 
 def test_importing_archspec_loads_nothing_heavy():

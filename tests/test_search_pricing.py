@@ -15,12 +15,12 @@ from archspec.resolved import to_yaml
 
 from .search_runs import read
 
-search_study = import_module("archspec.search.search_study")
-pricing = import_module("archspec.search.pricing")
-reach = import_module("archspec.search.reach")
-suggest = import_module("archspec.search.suggest")
+search_study = import_module("archspec.search.study.search")
+pricing = import_module("archspec.search.study.pricing")
+reach = import_module("archspec.search.study.reach")
+suggest = import_module("archspec.search.space.suggest")
 budgets = import_module("archspec.search.budgets")
-describe = import_module("archspec.search.describe")
+describe = import_module("archspec.search.study.describe")
 
 
 def test_a_price_is_what_counting_the_written_spec_says(tmp_path: Path):

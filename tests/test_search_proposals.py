@@ -16,12 +16,12 @@ from archspec.loading import load_spec
 
 from .search_runs import check_whole, of_kind, opened, plans, read, run
 
-pricing = import_module("archspec.search.pricing")
-suggest = import_module("archspec.search.suggest")
-store = import_module("archspec.search.store")
-candidates = import_module("archspec.search.candidates")
-sampling = import_module("archspec.search.sampling")
-search_frames = import_module("archspec.search.search_frames")
+pricing = import_module("archspec.search.study.pricing")
+suggest = import_module("archspec.search.space.suggest")
+store = import_module("archspec.search.jobs.store")
+candidates = import_module("archspec.search.samplers.candidates")
+sampling = import_module("archspec.search.samplers.sampling")
+search_frames = import_module("archspec.search.study.frames")
 
 TRAINED = {"objectives": "accuracy", "evaluation": "{train: digits, data: digits, epochs: 3}"}
 TIGHT = "{macs: <=6M}"
@@ -226,7 +226,7 @@ def test_networks_to_start_from_come_first(tmp_path: Path):
 
 
 def test_a_child_differs_from_its_parent_in_what_was_drawn_anew():
-    search = import_module("archspec.search.search_study").load_search(
+    search = import_module("archspec.search.study.search").load_search(
         import_module("archspec.loading").SEARCHES.find("micro_digits")
     )
     chance = suggest.Dice(suggest.dice(0))
@@ -247,7 +247,7 @@ def test_the_pareto_front_is_what_comparing_all_pairs_gives(tmp_path: Path):
         return any(p >= own[0] and m <= own[1] and [p, m] != own for p, m in points.values())
 
     front = {number for number, values in points.items() if not beaten(values)}
-    assert set(import_module("archspec.search.search_run").pareto(search, trials)) == front
+    assert set(import_module("archspec.search.session.run").pareto(search, trials)) == front
 
 
 def test_what_a_sampler_sees_is_the_same_whether_it_looked_on_or_came_later(

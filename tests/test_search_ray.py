@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from archspec.errors import UsageError
-from archspec.search.cells import Source
-from archspec.search.jobs import Circumstances, Job
-from archspec.search.store import Store
+from archspec.search.jobs.cells import Source
+from archspec.search.jobs.job import Circumstances, Job
+from archspec.search.jobs.store import Store
 from archspec.training.recipe import load_recipe
 
 from .killed_searches import AT_A_TIME, check, finish, kill, plans, results, start, wait_for_begin
@@ -80,7 +80,7 @@ def test_a_search_on_ray_whose_worker_driver_and_node_were_killed_is_whole(tmp_p
 def cluster() -> Iterator[Any]:
     """The module of the executor, with Ray on this machine."""
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    driver = importlib.import_module("archspec.search.ray_driver")
+    driver = importlib.import_module("archspec.search.jobs.ray_tune")
     with driver.TuneExecutor("local", cpus=0.5):
         yield driver
     assert not ray.is_initialized()
@@ -175,7 +175,7 @@ def test_a_client_of_a_cluster_is_refused(cluster):
 
 
 def test_without_ray_it_is_said_how_to_install_it():
-    code = "import sys; sys.modules['ray'] = None; import archspec.search.ray_driver"
+    code = "import sys; sys.modules['ray'] = None; import archspec.search.jobs.ray_tune"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode
     assert "archspec.errors.UsageError: --ray needs the package ray: pip install" in ended.stderr

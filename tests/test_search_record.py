@@ -23,7 +23,7 @@ from archspec.errors import UsageError
 
 from .search_runs import check_whole, jobs, of_kind, opened, plans, read, run, search_folder, search_run, text
 
-workers = import_module("archspec.search.workers")
+workers = import_module("archspec.search.jobs.pool")
 TRAINED = {"objectives": "accuracy", "evaluation": "{train: digits, data: digits, epochs: 1}"}
 SCORED = {"objectives": "score", "evaluation": "{score: params, data: digits, batch: 2}"}
 
@@ -264,7 +264,7 @@ def test_the_driver_may_be_killed_at_any_moment(tmp_path: Path, kind: str, count
 @pytest.mark.slow
 def test_workers_may_be_killed_at_any_moment(tmp_path: Path):
     search = read(tmp_path, **TRAINED, trials="14", retries="10", space="{'stages[0].width': {int: [4, 64], step: 4}}")
-    search_driver = import_module("archspec.search.search_driver")
+    search_driver = import_module("archspec.search.session.driver")
     moments, kills = random.Random(0), []
 
     class Shot(workers.Pool):

@@ -29,12 +29,12 @@ from archspec.resolved import fingerprint
 
 from .tiny_searches import HandMade
 
-reports = importlib.import_module("archspec.search.search_report")
-pictures = importlib.import_module("archspec.search.search_pictures")
-importance = importlib.import_module("archspec.search.importance")
-retraining = importlib.import_module("archspec.search.retraining")
-cells = importlib.import_module("archspec.search.ablation_cells")
-ablation_result = importlib.import_module("archspec.search.ablation_result")
+reports = importlib.import_module("archspec.search.results.report")
+pictures = importlib.import_module("archspec.search.results.pictures")
+importance = importlib.import_module("archspec.search.results.importance")
+retraining = importlib.import_module("archspec.search.results.retraining")
+cells = importlib.import_module("archspec.search.ablation.cells")
+ablation_result = importlib.import_module("archspec.search.ablation.result")
 
 MAT = "{type: mat, window: 4}"
 WINDOW = "{type: window, heads: 2, window: 4}"
@@ -368,7 +368,7 @@ def test_a_search_ends_with_its_results_and_children_know_their_parents(tmp_path
     said = CliRunner().invoke(app, ["search", "evolved.yaml"], catch_exceptions=False)
     assert said.exit_code == 0
     folder = Path("runs/evolved")
-    results = importlib.import_module("archspec.search.search_results").read_results(folder)
+    results = importlib.import_module("archspec.search.results.results").read_results(folder)
     by_number = {trial.number: trial for trial in results.trials}
     children = [trial for trial in results.trials if "parent" in trial.user_attrs]
     assert len(children) >= 5

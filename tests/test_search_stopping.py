@@ -8,8 +8,8 @@ from importlib import import_module
 import optuna
 import pytest
 
-stopping = import_module("archspec.search.stopping")
-frames = import_module("archspec.search.search_frames")
+stopping = import_module("archspec.search.samplers.stopping")
+frames = import_module("archspec.search.study.frames")
 EPOCHS = 9
 
 

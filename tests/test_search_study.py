@@ -14,10 +14,10 @@ from archspec.loading import SEARCHES
 
 from .search_runs import read, search_folder, text
 
-search_study = import_module("archspec.search.search_study")
-search_text = import_module("archspec.search.search_text")
-pricing = import_module("archspec.search.pricing")
-reach = import_module("archspec.search.reach")
+search_study = import_module("archspec.search.study.search")
+search_text = import_module("archspec.search.study.text")
+pricing = import_module("archspec.search.study.pricing")
+reach = import_module("archspec.search.study.reach")
 
 TRAINED = {"objectives": "accuracy", "evaluation": "{train: digits, data: digits, epochs: 1}"}
 MAXIMAL = {

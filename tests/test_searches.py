@@ -21,10 +21,10 @@ from archspec.yaml_reader import read_yaml
 
 from .test_specs_readme import Example
 
-search_study = importlib.import_module("archspec.search.search_study")
-frames = importlib.import_module("archspec.search.search_frames")
-pricing = importlib.import_module("archspec.search.pricing")
-reach = importlib.import_module("archspec.search.reach")
+search_study = importlib.import_module("archspec.search.study.search")
+frames = importlib.import_module("archspec.search.study.frames")
+pricing = importlib.import_module("archspec.search.study.pricing")
+reach = importlib.import_module("archspec.search.study.reach")
 scores = importlib.import_module("archspec.search.scores")
 budgets = importlib.import_module("archspec.search.budgets")
 

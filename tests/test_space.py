@@ -19,8 +19,8 @@ from archspec.tree import Node, with_paths
 from archspec.variants import Variants
 from archspec.yaml_reader import read_yaml
 
-space = import_module("archspec.search.space")
-expressions = import_module("archspec.search.expressions")
+space = import_module("archspec.search.space.space")
+expressions = import_module("archspec.search.space.expressions")
 BASE = with_paths(load_tree(find_spec("nommer_micro")))
 
 

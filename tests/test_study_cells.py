@@ -20,17 +20,17 @@ from archspec.training.recipe import load_recipe
 from .tiny_runs import tiny_plan
 from .tiny_studies import HEAD, ROWS, tiny_study
 
-ablation = importlib.import_module("archspec.search.ablation")
-ablation_cells = importlib.import_module("archspec.search.ablation_cells")
-cells_module = importlib.import_module("archspec.search.cells")
-driver = importlib.import_module("archspec.search.driver")
-estimates = importlib.import_module("archspec.search.estimates")
-executor_module = importlib.import_module("archspec.search.executor")
-jobs = importlib.import_module("archspec.search.jobs")
-live = importlib.import_module("archspec.search.live")
-store_module = importlib.import_module("archspec.search.store")
+ablation = importlib.import_module("archspec.search.ablation.study")
+ablation_cells = importlib.import_module("archspec.search.ablation.cells")
+cells_module = importlib.import_module("archspec.search.jobs.cells")
+driver = importlib.import_module("archspec.search.jobs.driver")
+estimates = importlib.import_module("archspec.search.ablation.estimates")
+executor_module = importlib.import_module("archspec.search.jobs.executor")
+jobs = importlib.import_module("archspec.search.jobs.job")
+live = importlib.import_module("archspec.search.ablation.live")
+store_module = importlib.import_module("archspec.search.jobs.store")
 studies = importlib.import_module("archspec.cli.studies")
-workers = importlib.import_module("archspec.search.workers")
+workers = importlib.import_module("archspec.search.jobs.pool")
 
 
 def cell(plan=None, recipe=None, seed=0):

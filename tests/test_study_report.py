@@ -19,10 +19,11 @@ from typer.testing import CliRunner
 from archspec.cli.app import app
 from archspec.errors import UsageError
 
-results = importlib.import_module("archspec.search.ablation_result")
-sheets = importlib.import_module("archspec.search.sheet")
+results = importlib.import_module("archspec.search.ablation.result")
+sheets = importlib.import_module("archspec.search.ablation.sheet")
+csv_tables = importlib.import_module("archspec.search.ablation.csv_tables")
 formats = importlib.import_module("archspec.search.formats")
-ablate = importlib.import_module("archspec.search.ablate")
+ablate = importlib.import_module("archspec.search.ablation.run")
 
 NASTY = r"50% & #1_{x} ~^ \ <a|b> `q` “d” [0] $m$ *bold* 3×3 ≥ 2 — Δ"
 
@@ -124,7 +125,7 @@ def test_one_seed_has_neither_deviation_nor_p():
 
 
 def test_the_csv_holds_all_digits(result):
-    lines = list(csv.DictReader(io.StringIO(formats.as_csv(result))))
+    lines = list(csv.DictReader(io.StringIO(csv_tables.rows_csv(result))))
     assert [line["row"] for line in lines] == ["base", "wide", NASTY, "again", "huge"]
     wide = lines[1]
     test = stats.ttest_rel([81, 83, 85], [80, 81, 82])
@@ -133,7 +134,7 @@ def test_the_csv_holds_all_digits(result):
     assert float(wide["top1_low"]) == pytest.approx(test.confidence_interval(0.95).low)
     assert (wide["params"], wide["params_difference"]) == ("1500000", "500000")
     assert (lines[0]["published_params"], lines[0]["published_top1"]) == ("1M", "79.5")
-    cells = list(csv.DictReader(io.StringIO(formats.cells_csv(result))))
+    cells = list(csv.DictReader(io.StringIO(csv_tables.cells_csv(result))))
     assert [(line["row"], line["seed"], line["top1"]) for line in cells[:2]] == [
         ("base", "0", "80.0"),
         ("base", "1", "81.0"),

@@ -22,8 +22,8 @@ from archspec.loading import load_text
 from archspec.paths import apply_patches
 from archspec.resolved import Dumper
 
-search_study = importlib.import_module("archspec.search.search_study")
-search_folder = importlib.import_module("archspec.search.search_folder")
+search_study = importlib.import_module("archspec.search.study.search")
+search_folder = importlib.import_module("archspec.search.session.folder")
 
 STUDY = """archspec: 1
 study: search

@@ -31,7 +31,7 @@ def report(
 ) -> None:
     """Make a study's tables and pictures again, of a search also best/*.yaml and a page; nothing is run."""
     load_plugins(plugin)
-    folders = importlib.import_module("archspec.search.search_folder")
+    folders = importlib.import_module("archspec.search.session.folder")
     if (folder / folders.STUDY).exists():
         _report_search(folder, form, top, storage, as_json)
     else:
@@ -39,21 +39,21 @@ def report(
 
 
 def _report_ablation(folder: Path, form: Form, as_json: bool) -> None:
-    result = importlib.import_module("archspec.search.ablate").report(folder)
-    sheet = importlib.import_module("archspec.search.sheet").make_sheet(result)
+    result = importlib.import_module("archspec.search.ablation.run").report(folder)
+    sheet = importlib.import_module("archspec.search.ablation.sheet").make_sheet(result)
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
     elif form == "csv":
-        typer.echo(importlib.import_module("archspec.search.formats").as_csv(result), nl=False)
+        typer.echo(importlib.import_module("archspec.search.ablation.csv_tables").rows_csv(result), nl=False)
     else:
         show(sheet, form)
     typer.echo(f"wrote {folder}: tables as .md, .tex and .csv, pictures as .svg", err=True)
 
 
 def _report_search(folder: Path, form: Form, top: int, storage: str, as_json: bool) -> None:
-    module = importlib.import_module("archspec.search.search_report")
+    module = importlib.import_module("archspec.search.results.report")
     results = module.report_search(folder, storage=storage, top=top)
-    tables = importlib.import_module("archspec.search.search_table")
+    tables = importlib.import_module("archspec.search.results.table")
     if as_json:
         typer.echo(json.dumps(module.as_object(results), indent=2))
     elif form == "csv":
@@ -121,7 +121,7 @@ def retrain(
     """
     load_plugins(plugin)
     short = [f"epochs={epochs}"] if epochs is not None else []
-    cells = importlib.import_module("archspec.search.ablation_cells")
+    cells = importlib.import_module("archspec.search.ablation.cells")
     wishes = cells.Wishes(
         recipe=recipe,
         recipe_sets=[*recipe_sets, *short],
@@ -131,9 +131,9 @@ def retrain(
         device=device,
         allow_outside=allow_outside,
     )
-    module = importlib.import_module("archspec.search.search_report")
-    results = importlib.import_module("archspec.search.search_results").read_results(folder, storage=storage, top=top)
-    made = importlib.import_module("archspec.search.retraining").retraining(
+    module = importlib.import_module("archspec.search.results.report")
+    results = importlib.import_module("archspec.search.results.results").read_results(folder, storage=storage, top=top)
+    made = importlib.import_module("archspec.search.results.retraining").retraining(
         results, wishes, top=top, trials=parse_seeds(trials, "--trials"), beside=beside
     )
     study, training = made

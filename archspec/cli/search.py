@@ -69,34 +69,34 @@ def search(
     if describe:
         _describe(loaded, as_json)
         return
-    jobs_module = importlib.import_module("archspec.search.jobs")
-    folder = importlib.import_module("archspec.search.search_folder").SearchFolder(resume or out or RUNS / loaded.name)
+    jobs_module = importlib.import_module("archspec.search.jobs.job")
+    folder = importlib.import_module("archspec.search.session.folder").SearchFolder(resume or out or RUNS / loaded.name)
     circumstances = jobs_module.Circumstances(
-        store=importlib.import_module("archspec.search.store").Store(folder.cells),
+        store=importlib.import_module("archspec.search.jobs.store").Store(folder.cells),
         data_options={"workers": workers, "root": data_root.resolve() if data_root else None},
         device=device,
         plugins=plugin,
     )
     executor = _executor(jobs, device, ray, cpus_per_trial, gpus_per_trial, warm=bool(loaded.evaluation.finds))
-    running = importlib.import_module("archspec.search.search_run")
+    running = importlib.import_module("archspec.search.session.run")
     outcome = running.run_search(
         loaded, folder, circumstances, executor, storage=storage, take_over=take_over, start_from=start_from
     )
-    results = importlib.import_module("archspec.search.search_report").report_search(folder.path, storage=storage)
+    results = importlib.import_module("archspec.search.results.report").report_search(folder.path, storage=storage)
     if as_json:
         typer.echo(json.dumps(_as_object(loaded, outcome), indent=2))
     else:
-        show(importlib.import_module("archspec.search.search_table").best_sheet(results))
+        show(importlib.import_module("archspec.search.results.table").best_sheet(results))
         typer.echo(_as_text(loaded, outcome))
     typer.echo(f"wrote {folder.path}: {WROTE}", err=True)
 
 
 def _load(study: str, resume: Path | None, allow_outside: bool) -> Any:
     if resume:
-        return importlib.import_module("archspec.search.search_folder").SearchFolder(resume).load()
+        return importlib.import_module("archspec.search.session.folder").SearchFolder(resume).load()
     from archspec.loading import SEARCHES
 
-    module = importlib.import_module("archspec.search.search_study")
+    module = importlib.import_module("archspec.search.study.search")
     return module.load_search(SEARCHES.find(study), allow_outside=allow_outside)
 
 
@@ -113,7 +113,7 @@ def _overridden(loaded: Any, trials: int | None, sampler: str, seed: int | None)
 def _describe(loaded: Any, as_json: bool) -> None:
     from archspec.report import console
 
-    module = importlib.import_module("archspec.search.describe")
+    module = importlib.import_module("archspec.search.study.describe")
     found = module.describe(loaded)
     if as_json:
         typer.echo(json.dumps(module.as_object(found), indent=2))
@@ -125,9 +125,9 @@ def _describe(loaded: Any, as_json: bool) -> None:
 
 def _executor(jobs: int | None, device: str, ray: str, cpus: float, gpus: float, *, warm: bool) -> Any:
     if ray:
-        driver = importlib.import_module("archspec.search.ray_driver")
+        driver = importlib.import_module("archspec.search.jobs.ray_tune")
         return driver.TuneExecutor(ray, cpus=cpus, gpus=gpus, limit=jobs)
-    workers = importlib.import_module("archspec.search.workers")
+    workers = importlib.import_module("archspec.search.jobs.pool")
     pool = workers.Pool(jobs or 1, gpus=workers.visible_gpus(device))
     if warm:  # they load torch while the search is opened
         pool.warm()

@@ -70,14 +70,14 @@ def ablate(
     if len(studies) > 1 and (out or as_json):
         raise UsageError(f"{'--out' if out else '--json'} is for one study; {len(studies)} are given")
     load_plugins(plugin)
-    ablation = importlib.import_module("archspec.search.ablation")
+    ablation = importlib.import_module("archspec.search.ablation.study")
     paths = [find_study(name) for name in studies]
     loaded = [ablation.load_ablation(path, allow_outside=allow_outside) for path in paths]
     if count_only:
         _count(loaded)
         return
     short = [f"epochs={epochs}"] if epochs is not None else []
-    cells = importlib.import_module("archspec.search.ablation_cells")
+    cells = importlib.import_module("archspec.search.ablation.cells")
     wishes = cells.Wishes(
         recipe=recipe,
         recipe_sets=[*recipe_sets, *short],
@@ -102,7 +102,7 @@ def ablate(
 def _count(studies: list[Any]) -> None:
     from archspec.report import console
 
-    tables = importlib.import_module("archspec.search.ablation_table")
+    tables = importlib.import_module("archspec.search.ablation.cost_table")
     screen = console()
     for study in studies:
         screen.print(tables.count_table(study))
@@ -126,10 +126,10 @@ class Machine:
         """Print every cell with what it would take, and the totals."""
         from archspec.report import console
 
-        estimates = importlib.import_module("archspec.search.estimates")
-        table = importlib.import_module("archspec.search.estimate_table")
-        workers = importlib.import_module("archspec.search.workers")
-        store = importlib.import_module("archspec.search.store").Store(self.store)
+        estimates = importlib.import_module("archspec.search.ablation.estimates")
+        table = importlib.import_module("archspec.search.ablation.estimate_table")
+        workers = importlib.import_module("archspec.search.jobs.pool")
+        store = importlib.import_module("archspec.search.jobs.store").Store(self.store)
         jobs = self.jobs or 1
         found = estimates.estimates(rows, training, store, max(1, workers.cores() // jobs))
         totals = estimates.totals(found, jobs)
@@ -142,9 +142,9 @@ class Machine:
         """Train what is not trained yet, write tables and pictures, and print the table."""
         from archspec.report import console
 
-        ablate = importlib.import_module("archspec.search.ablate")
-        jobs = importlib.import_module("archspec.search.jobs")
-        store = importlib.import_module("archspec.search.store").Store(self.store)
+        ablate = importlib.import_module("archspec.search.ablation.run")
+        jobs = importlib.import_module("archspec.search.jobs.job")
+        store = importlib.import_module("archspec.search.jobs.store").Store(self.store)
         circumstances = jobs.Circumstances(
             store=store,
             data_options={name: value for name, value in training.source.options.items() if value is not None},
@@ -164,15 +164,15 @@ class Machine:
     def executor(self, training: Any) -> Any:
         """Processes here, or Ray's."""
         if self.ray:
-            module = importlib.import_module("archspec.search.ray_driver")
+            module = importlib.import_module("archspec.search.jobs.ray_tune")
             return module.TuneExecutor(self.ray, cpus=self.cpus, gpus=self.gpus, limit=self.jobs)
-        workers = importlib.import_module("archspec.search.workers")
+        workers = importlib.import_module("archspec.search.jobs.pool")
         return workers.Pool(self.jobs or 1, gpus=workers.visible_gpus(training.device))
 
 
 def _table(result: Any) -> Any:
     formats = importlib.import_module("archspec.search.formats")
-    return formats.as_table(importlib.import_module("archspec.search.sheet").make_sheet(result))
+    return formats.as_table(importlib.import_module("archspec.search.ablation.sheet").make_sheet(result))
 
 
 def parse_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:

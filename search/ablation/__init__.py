@@ -1,0 +1,1 @@
+"""`archspec ablate`: rows of a study over seeds, their costs, statistics, tables and pictures."""

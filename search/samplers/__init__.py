@@ -1,0 +1,1 @@
+"""Which candidate is proposed next, and which training ends early."""

@@ -1,0 +1,1 @@
+"""A search under way: its folder, its record, what is begun next and what came of it."""
