@@ -206,8 +206,9 @@ def _environment(results: SearchResults) -> Iterator[str]:
     flat = [(key, value) for key, value in last.items() if not isinstance(value, dict)]
     packages = [pair for value in last.values() if isinstance(value, dict) for pair in value.items()]
     starts = len(results.environments)
-    yield f"<h2>Environment</h2><p>Started {starts} time{'s' * (starts > 1)}; the last time:</p>"
-    yield from _plain_table(["", ""], [[str(key), str(value)] for key, value in (*flat, *packages)])
+    yield f"<h2>Environment</h2><p>{'Of the one start' if starts == 1 else f'Of the last of {starts} starts'}:</p>"
+    known = [(key, value) for key, value in (*flat, *packages) if value is not None]
+    yield from _plain_table(["", ""], [[str(key), str(value)] for key, value in known])
     yield f'<p class="notes">This page was written by archspec {archspec.__version__}.</p>'
 
 
