@@ -20,7 +20,7 @@ from pathlib import Path
 
 from archspec.search.session.run import read_record
 
-TRIALS, EPOCHS, AT_A_TIME = 8, 2, 2
+TRIALS, EPOCHS, AT_A_TIME = 8, 6, 2
 STUDY = f"""archspec: 1
 study: search
 name: killed
