@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from archspec.search.session.run import read_record
+from archspec.search.session.reading import read_record
 
 TRIALS, EPOCHS, AT_A_TIME = 8, 6, 2
 STUDY = f"""archspec: 1

@@ -12,6 +12,8 @@ search_study = import_module("archspec.search.study.search")
 search_folder = import_module("archspec.search.session.folder")
 search_run = import_module("archspec.search.session.run")
 jobs = import_module("archspec.search.jobs.job")
+performing = import_module("archspec.search.jobs.perform")
+reading = import_module("archspec.search.session.reading")
 store = import_module("archspec.search.jobs.store")
 
 # One stage of plain attention: 16 widths, 12 depths, 3 numbers of heads, 4 expansions.
@@ -59,7 +61,7 @@ def opened(search: Any, folder: Path, **options: Any) -> Any:
 
 def run(search: Any, folder: Path, evaluate: Callable[[Any], Any] | None = None, **options: Any) -> list[Any]:
     """Run a search to its end, one evaluation after the other; returns its trials."""
-    evaluate = evaluate or jobs.perform
+    evaluate = evaluate or performing.perform
     with opened(search, folder, **options) as session:
         while not session.done:
             job = session.next()

@@ -247,7 +247,7 @@ def test_the_pareto_front_is_what_comparing_all_pairs_gives(tmp_path: Path):
         return any(p >= own[0] and m <= own[1] and [p, m] != own for p, m in points.values())
 
     front = {number for number, values in points.items() if not beaten(values)}
-    assert set(import_module("archspec.search.session.run").pareto(search, trials)) == front
+    assert set(import_module("archspec.search.session.reading").pareto(search, trials)) == front
 
 
 def test_what_a_sampler_sees_is_the_same_whether_it_looked_on_or_came_later(

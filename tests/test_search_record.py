@@ -21,7 +21,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from archspec.errors import UsageError
 
-from .search_runs import check_whole, jobs, of_kind, opened, plans, read, run, search_folder, search_run, text
+from .search_runs import check_whole, of_kind, opened, performing, plans, read, reading, run, search_folder, text
 
 workers = import_module("archspec.search.jobs.pool")
 TRAINED = {"objectives": "accuracy", "evaluation": "{train: digits, data: digits, epochs: 1}"}
@@ -43,7 +43,7 @@ def test_what_runs_when_a_process_is_gone_is_run_again(tmp_path: Path):
     search = read(tmp_path, **SCORED, trials="5")
     with opened(search, tmp_path / "out") as session:
         begun = [session.next() for _ in range(3)]
-        session.finish(begun[1], jobs.perform(begun[1]))
+        session.finish(begun[1], performing.perform(begun[1]))
     trials = run(search, tmp_path / "out")
     check_whole(trials, 5)
     assert {job.key for job in begun} <= {path.name for path in (tmp_path / "out" / "cells").iterdir()}
@@ -308,7 +308,7 @@ def test_a_signal_stops_the_command_and_the_folder_goes_on(tmp_path: Path):
         [*command, "--resume", str(tmp_path / "out"), "--json"], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout)["proposals"]["done"] == 3
-    _, trials = search_run.read_record(tmp_path / "out")
+    _, trials = reading.read_record(tmp_path / "out")
     check_whole(trials, 3)
 
 
@@ -326,7 +326,7 @@ def test_where_the_trials_are_must_be_said_again(tmp_path: Path):
 def test_looking_at_a_record_changes_nothing(tmp_path: Path):
     run(read(tmp_path, trials="3"), tmp_path / "out")
     before = (tmp_path / "out" / "journal.log").read_bytes()
-    assert len(search_run.read_record(tmp_path / "out")[1]) >= 3
+    assert len(reading.read_record(tmp_path / "out")[1]) >= 3
     assert (tmp_path / "out" / "journal.log").read_bytes() == before
 
 

@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from .executor import Event
-from .job import Job, failed
+from .job import Job
+from .perform import failed
 from .store import LOG, Result, Store
 
 GRACE = 60.0  # seconds in which a worker may finish its step and save

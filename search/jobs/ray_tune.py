@@ -31,7 +31,8 @@ from typing import Any, Self, cast
 from archspec.errors import RunError, UsageError
 
 from .executor import Event
-from .job import Job, perform
+from .job import Job
+from .perform import perform
 from .pool import GRACE, record_crash
 from .store import Result
 from .worker import logged

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archspec import resolved
@@ -26,9 +25,6 @@ def score_job(plan: Plan, circumstances: Circumstances, *, score: str, data: str
         "batch": batch,
         "seed": seed,
     }
-    options = {
-        name: str(value) if isinstance(value, Path) else value for name, value in circumstances.data_options.items()
-    }
     return Job(
         key=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
         identity=identity,
@@ -36,11 +32,11 @@ def score_job(plan: Plan, circumstances: Circumstances, *, score: str, data: str
         recipe="",
         score={"name": score, "batch": batch},
         data=data,
-        data_options=options,
+        data_options=circumstances.plain_options,
         seed=seed,
         store=str(circumstances.store.folder),
         device=circumstances.device,
-        plugins=tuple(str(file.resolve()) for file in circumstances.plugins),
+        plugins=circumstances.plain_plugins,
     )
 
 

@@ -20,7 +20,8 @@ from typing import Any, TextIO
 
 from archspec.errors import Interrupted
 
-from .job import Job, perform
+from .job import Job
+from .perform import perform
 from .store import LOG
 
 Message = dict[str, Any]

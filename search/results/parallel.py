@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from archspec.drawing.style import FADED, INK, PALETTE, figure_style, figure_svg
 
 from ..figures import framed_axes, short_name, short_parameter
-from .results import Found, SearchResults, heading, shown_value, tip
+from .results import Found, SearchResults, heading, shown_value, thinned, tip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,8 +62,6 @@ def _share(value: float, low: float, high: float, log: bool) -> float:
 
 def draw_parallel(results: SearchResults) -> bytes | None:
     """The parameters that mattered most, a line a candidate; the best are red. None without two parameters."""
-    from .pictures import thinned
-
     found = thinned(results, LINES)
     scales = _scales(results)
     if not found or len(scales) < 2:

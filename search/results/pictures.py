@@ -20,14 +20,13 @@ from archspec.drawing.style import (
 
 from ..budgets import Budget
 from ..figures import HEIGHT, framed_axes, name_points, short_name, short_parameter
-from ..space.suggest import dice
-from .results import Found, SearchResults, evenly, heading, tip
+from .parallel import draw_parallel
+from .results import SHOWN, Found, SearchResults, evenly, heading, thinned, tip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = 1_500  # candidates
 NAMED = 12  # of the front, evenly
 BARS = 16  # parameters
 LINE = 20.0  # from one bar to the next
@@ -42,7 +41,6 @@ OTHERS, BEST = PALETTE[0], PALETTE[2]
 
 def draw_all(results: SearchResults) -> dict[str, bytes | None]:
     """Every picture by its file's name; None for what cannot be drawn yet."""
-    from .parallel import draw_parallel
 
     names = front_measures(results)
     budgets = results.search.budgets
@@ -245,17 +243,6 @@ def draw_budget(results: SearchResults, budget: Budget) -> bytes | None:
     kept, refused = map(len, groups)
     about = f"{kept} proposals were taken, {refused} refused; {budget}."
     return figure_svg(figure, title=title, about=about)
-
-
-def thinned(results: SearchResults, most: int = SHOWN) -> list[Found]:
-    """All candidates, or as many as a picture bears: the best, and others drawn evenly."""
-    if len(results.found) <= most:
-        return list(results.found)
-    best = {one.number for one in results.best}
-    others = [one for one in results.found if one.number not in best]
-    kept = dice("thinned", len(others)).sample(others, max(0, most - len(best)))
-    numbers = best | {one.number for one in kept}
-    return [one for one in results.found if one.number in numbers]
 
 
 def _note(results: SearchResults, text: str) -> str:

@@ -18,9 +18,10 @@ from archspec.training.folder import ENVIRONMENT
 
 from ..samplers.sampling import is_evaluated
 from ..session.folder import SearchFolder
-from ..session.run import pareto, read_record
+from ..session.reading import pareto, read_record
 from ..sheet import shown_cost
 from ..space.space import Candidate
+from ..space.suggest import dice
 from ..study.objectives import Objective
 from ..study.pricing import Pricer
 from ..study.search import Search
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 TOP = 5  # specs that are written where there is one objective
+SHOWN = 1_500  # candidates in a picture
 OF_FRONT = 100  # of a front, at most
 
 
@@ -221,6 +223,17 @@ def told(objectives: Sequence[Objective], found: Found) -> str:
 def tip(results: SearchResults, found: Found) -> str:
     """`trial 7: accuracy 95.28 %, macs 3.204M`."""
     return f"trial {found.number}: {told(results.search.objectives, found)}"
+
+
+def thinned(results: SearchResults, most: int = SHOWN) -> list[Found]:
+    """All candidates, or as many as a picture bears: the best, and others drawn evenly."""
+    if len(results.found) <= most:
+        return list(results.found)
+    best = {one.number for one in results.best}
+    others = [one for one in results.found if one.number not in best]
+    kept = dice("thinned", len(others)).sample(others, max(0, most - len(best)))
+    numbers = best | {one.number for one in kept}
+    return [one for one in results.found if one.number in numbers]
 
 
 def evenly(found: Sequence[Found], most: int) -> list[Found]:

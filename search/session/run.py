@@ -16,19 +16,19 @@ from archspec.training.signals import Interrupts
 from ..jobs.driver import Stopped
 from ..jobs.executor import Executor
 from ..jobs.job import Circumstances
-from ..samplers.sampling import is_evaluated
 from ..study.search import Search
 from .driver import drive
 from .evaluation import Evaluator
 from .folder import SearchFolder
 from .ledger import Tally
-from .record import Record, open_journal, open_storage, read_journal
+from .reading import pareto
+from .record import Record, open_journal, open_storage
 from .session import Session
 from .start_from import take_over_results
 from .view import SearchView
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,36 +147,3 @@ def _outcome(session: Session, overhead: float) -> Outcome:
         overhead=overhead,
         failures=tuple(failed),
     )
-
-
-def pareto(search: Search, trials: list[FrozenTrial]) -> tuple[int, ...]:
-    """Numbers of the evaluated trials that no other one betters in every respect."""
-    done = [trial for trial in trials if is_evaluated(trial) and trial.state.name == "COMPLETE"]
-    signed = {
-        trial.number: [one.sign * value for one, value in zip(search.objectives, trial.values, strict=True)]
-        for trial in done
-    }
-    ordered = sorted(signed.items(), key=lambda pair: pair[1], reverse=True)
-    front: list[tuple[int, list[float]]] = []
-    for number, own in ordered:  # whoever betters another one stands before it
-        if not any(all(a >= b for a, b in zip(other, own, strict=True)) and other != own for _, other in front):
-            front.append((number, own))
-    return tuple(number for number, _ in front)
-
-
-def read_record(folder: Path, storage: str = "") -> tuple[Search, list[FrozenTrial]]:
-    """A search and its trials, to be read only, while it runs or after. Raises UsageError for a folder without one."""
-    from optuna.exceptions import OptunaError
-
-    place = SearchFolder(folder)
-    search = place.load()
-    if not storage and not place.journal.exists():
-        place.keep_storage(storage)
-        return search, []
-    try:
-        record = Record(
-            open_storage(storage) if storage else read_journal(place.journal), search.name, search.objectives
-        )
-    except OptunaError as error:
-        raise RunError(f"{folder}: its record cannot be read: {error}") from error
-    return search, record.trials

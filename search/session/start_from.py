@@ -16,6 +16,7 @@ from ..space.space import Value
 from ..space.suggest import Changed, Dice, dice
 from ..study.text import identity
 from .evaluation import objective_values
+from .reading import read_record
 from .session import Session
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ BEST = 10  # that are proposed
 
 def take_over_results(session: Session, folder: Path) -> None:
     """Begin with the results in `folder`; nothing where this search has begun already. Raises UsageError."""
-    from .run import read_record
-
     if session.ledger.record.count:
         return
     if folder.resolve() == session.folder.path.resolve():
