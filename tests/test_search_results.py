@@ -157,6 +157,7 @@ def test_a_parent_is_named(tmp_path):
 
 
 def test_specs_of_an_earlier_report_go_and_the_users_own_stay(made):
+    reports.report_search(made.path)
     own, old = made.path / "best" / "mine.yaml", made.path / "best" / "77_trial99.yaml"
     own.write_text("mine")
     old.write_text("old")
