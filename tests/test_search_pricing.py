@@ -83,6 +83,15 @@ def test_an_impossible_budget_is_told_with_the_nearest_figure(tmp_path: Path):
     assert caught.value.problems[0].place.line == 10
 
 
+def test_what_is_no_network_is_not_the_nearest(tmp_path: Path):
+    space = '{"stages[0].width": {int: [16, 64]}, "stages[0].mixer.heads": [8]}'  # one in eight is a network
+    search = read(tmp_path, space=space, budgets="{macs: <=1k}")  # hundreds of times the limit
+    with pytest.raises(SpecError) as caught:
+        reach.check_reach(pricing.Pricer(search))
+    assert caught.value.problems[0].path == "budgets.macs"
+    assert "stages[0].width: 16" in caught.value.problems[0].suggestion
+
+
 def test_budgets_that_can_only_be_kept_one_at_a_time_are_told(tmp_path: Path):
     search = read(tmp_path, budgets='{macs: <=1M, params: ">=1M"}')
     with pytest.raises(SpecError, match="the nearest that was found"):

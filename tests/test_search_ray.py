@@ -169,6 +169,14 @@ def test_what_the_cluster_has_no_room_for_is_refused(cluster):
         pass
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "no_such_host.invalid:6379", "auot"])
+def test_where_nobody_answers_it_is_said_at_once(cluster, address):
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=f"--ray {address}"), cluster.TuneExecutor(address):
+        pass
+    assert time.monotonic() - began < 30
+
+
 def test_a_client_of_a_cluster_is_refused(cluster):
     with pytest.raises(UsageError, match=r"ray://head:10001: .*--ray auto"):
         cluster.TuneExecutor("ray://head:10001")

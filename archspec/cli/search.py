@@ -103,7 +103,8 @@ def _load(study: str, resume: Path | None, allow_outside: bool) -> Any:
 def _overridden(loaded: Any, trials: int | None, sampler: str, seed: int | None) -> Any:
     """The search with what the command line says in place of its file."""
     if sampler and sampler not in SAMPLERS:
-        raise UsageError(f"--sampler {sampler}: there are {', '.join(SAMPLERS)}{nearest(sampler, SAMPLERS)}")
+        hint = nearest(sampler, SAMPLERS) or f"there are: {', '.join(SAMPLERS)}"
+        raise UsageError(f"--sampler {sampler}: is no sampler ({hint})")
     if sampler and sampler != loaded.sampler.type:
         loaded = replace(loaded, sampler=type(loaded.sampler)(type=sampler))
     said = {key: value for key, value in (("trials", trials), ("seed", seed)) if value is not None}

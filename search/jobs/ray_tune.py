@@ -17,6 +17,7 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -48,6 +49,7 @@ except ImportError as missing:
 FOLDER = ".ray"  # in the store: where Tune writes while it runs
 POLL = 0.1  # seconds between two looks of a trial at whether its answer is there
 DEAD = 10.0  # seconds that Tune gets to end trials after something has gone wrong
+PATIENCE = 10.0  # seconds for a cluster to answer
 LOOK_EVERY = 5.0  # seconds between two looks at whether this machine's part of Ray is alive
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # its tables would go to stdout
@@ -132,6 +134,8 @@ class TuneExecutor:
         self._finish(GRACE)
 
     def __enter__(self) -> Self:
+        if self._address not in ("auto", "local"):
+            _knock(self._address)
         with ExitStack() as stack:
             stack.enter_context(redirect_stdout(sys.stderr))
             if not ray.is_initialized():
@@ -202,6 +206,17 @@ def _connect(address: str, cpus: float) -> None:
     finally:
         if main:
             signal.signal(signal.SIGTERM, noted)  # Ray puts its own in the place of ours
+
+
+def _knock(address: str) -> None:
+    """Raises UsageError where nobody answers: Ray itself would try for ten minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"--ray {address}: is no address (auto, local or HOST:PORT, such as 10.0.0.1:6379)")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--ray {address}: nobody answers there: {error} (try auto, or local)") from error
 
 
 def _room(address: str, cpus: float, gpus: float, limit: int | None) -> int:

@@ -63,12 +63,17 @@ def _neighbours(space: Space, values: dict[str, Value], name: str) -> list[Chang
 
 
 def nearest_that_fits(pricer: Pricer, sampled: Sequence[Priced]) -> Priced:
-    """A candidate within all budgets, or the one that is nearest to them."""
-    ranked = sorted(sampled, key=lambda one: one.price.violation)
+    """A candidate within all budgets, or the one that is nearest to them; a network, if there is any."""
+    networks = [one for one in sampled if one.price.excess[VALID] <= 0]
+
+    def miss(price: Price) -> float:
+        return float("inf") if networks and price.excess[VALID] > 0 else price.violation
+
+    ranked = sorted(networks or sampled, key=lambda one: one.price.violation)
     best = ranked[0]
     for start in ranked[:STARTS]:
-        found = climb(pricer, start, lambda price: price.violation, enough=0.0)
-        if found.price.violation < best.price.violation:
+        found = climb(pricer, start, miss, enough=0.0)
+        if miss(found.price) < miss(best.price):
             best = found
         if best.price.fits:
             break
