@@ -89,26 +89,21 @@ QUICK = {"emsnet_xxtiny", "mat_1", "mixer_s16", "nommer_micro", "nommer_t", "vit
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 )
-@pytest.mark.usefixtures("_plain_attention")
-def test_fvcore_counts_the_same(name: str) -> None:
+def test_fvcore_counts_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = archspec.make_plan(name)
+    cost = archspec.count(plan)  # of what runs
+    monkeypatch.setattr(F, "scaled_dot_product_attention", plain_attention)
     with Zeros():  # fvcore runs the network; what its weights are does not matter
         network, image = Network(plan).eval(), torch.zeros(1, plan.source.width, *plan.source.grid)
     counted = by_operator(network, image)
-    cost = archspec.count(plan)
     assert sum(macs for operator, macs in counted.items() if operator in PRODUCTS) == cost.macs
     assert sum(ops for operator, ops in counted.items() if operator not in PRODUCTS) == cost.other_ops
 
 
-@pytest.fixture
-def _plain_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
     """fvcore knows no fused attention: here it is written out."""
-
-    def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        scores = q @ k.mT * q.shape[-1] ** -0.5
-        return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ v
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ v
 
 
 class Zeros(TorchDispatchMode):

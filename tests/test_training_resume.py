@@ -195,8 +195,12 @@ class TestStopped:
             signal.raise_signal(signal.SIGINT)
 
         monkeypatch.setattr(Trainer, "step", twice)
-        with pytest.raises(KeyboardInterrupt):
-            tiny_run(tmp_path)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it would be ignored
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                tiny_run(tmp_path)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def test_by_an_error(self, tmp_path: Path, whole: Path):
         def fail(metrics: object) -> bool:
