@@ -7,24 +7,22 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from typer.testing import CliRunner
 
 import archspec
-from archspec import counting, loading, registry
-from archspec.cli.app import app
+from archspec import loading
 from archspec.count_reasons import explain, explain_published, itemize, remarks
 from archspec.count_table import COLUMNS
-from archspec.counters import Seen, WrittenOut, ask
-from archspec.errors import ArchspecError, CountError
+from archspec.counters import WrittenOut, ask
+from archspec.errors import ArchspecError
+
+from .counted import SMALL, adds_up, invoke, rows, said
 
 # vit_tiny at 224, by hand: 12 blocks of width 192 over 14 x 14 patches and a class token, in front of 1000 classes.
 TOKENS, WIDTH, DEPTH = 14 * 14 + 1, 192, 12
@@ -32,39 +30,6 @@ ATTENTION = DEPTH * 2 * TOKENS**2 * WIDTH  # scores, and values
 NORMS = (2 * DEPTH + 1) * TOKENS * WIDTH * 5
 BIASES = 14 * 14 * WIDTH + DEPTH * TOKENS * WIDTH * (3 + 1 + 4 + 1) + 1000
 MACS = 14 * 14 * 3 * 16 * 16 * WIDTH + DEPTH * TOKENS * 12 * WIDTH**2 + ATTENTION + WIDTH * 1000
-# A network of which every figure is small.
-SMALL = """archspec: 1
-name: small
-input: {size: 32}
-classes: 10
-defaults: {norm: layer, ffn: {type: mlp, ratio: 2}, downsample: patch}
-stem: {type: patch, kernel: 8}
-stages:
-  - {width: 32, depth: 2, mixer: {type: attention, heads: 2}}
-  - {width: 64, depth: 1, mixer: {type: attention, heads: 2}}
-head: linear
-"""
-
-
-def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["count", *arguments])
-
-
-def rows(*arguments: str) -> list[dict[str, Any]]:
-    done = invoke(*arguments, "--json")
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)["rows"]
-
-
-def said(name: str | Any, tool: Any, batch: int = 1, *, unfused: bool = False) -> tuple[Seen, Any]:
-    plan = archspec.make_plan(name) if isinstance(name, str) else name
-    seen = ask(tool, archspec.build(plan), batch, unfused=unfused)
-    return seen, explain(plan, seen, batch)
-
-
-def adds_up(explanation: Any) -> bool:
-    amounts = sum(reason.amount for reason in explanation.reasons)
-    return explanation.ours + amounts + explanation.unexplained == explanation.theirs
 
 
 class TestTheTable:
@@ -377,63 +342,3 @@ class TestExplaining:
     def test_a_patched_network_is_not_held_against_the_publication(self) -> None:
         assert "published" in invoke("vit_tiny", "--explain").stdout
         assert "published" not in invoke("vit_tiny", "--explain", "--size", "32").stdout
-
-
-FILTERED = SMALL.replace("mixer: {type: attention, heads: 2}", "mixer: global_filter")
-FILTER = Path(__file__).parent / "data" / "global_filter.py"
-
-
-class TestAnOperationOfAPlugin:
-    @pytest.fixture(autouse=True)
-    def _apart(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """What the plugin registers is gone afterwards."""
-        registry.load_providers()
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-        monkeypatch.setattr(registry, "_loaded_plugins", set(registry._loaded_plugins))
-        before = dict(counting.MACS)
-        yield
-        counting.MACS.clear()
-        counting.MACS.update(before)
-
-    def test_counts_as_its_formula_says(self, tmp_path: Path) -> None:
-        file = tmp_path / "filtered.yaml"
-        file.write_text(FILTERED)
-        (row,) = rows(str(file), "--plugin", str(FILTER))
-        without = archspec.count(archspec.make_plan(loading.load_text(FILTERED.replace("global_filter", "none"))))
-        # There and back for each map: 4 x 4 pixels have a logarithm of 4, 2 x 2 of 2.
-        assert row["macs"] - without.macs == 2 * (2 * 32 * 16 * 4 + 64 * 4 * 2)
-
-    def test_without_one_it_is_refused_with_its_name_and_the_unit(self, tmp_path: Path) -> None:
-        registry.load_plugin(FILTER)
-        del counting.MACS[torch.ops.aten._fft_r2c]
-        elsewhere = FILTERED.replace("size: 32", "size: 96")  # units that no test before has counted
-        plan = archspec.make_plan(loading.load_text(elsewhere))
-        with pytest.raises(CountError, match=r"stages\.0\.blocks\.0: the operation aten\._fft_r2c is neither counted"):
-            archspec.count(plan)
-        file = tmp_path / "filtered.yaml"
-        file.write_text(elsewhere)
-        done = invoke(str(file), "nommer_micro", "--json")
-        assert done.exit_code == 1
-        assert "aten._fft_r2c" in done.stderr
-        assert [row["name"] for row in json.loads(done.stdout)["rows"]] == ["nommer_micro"]
-        assert invoke(str(file), "vit_tyni").exit_code == 2  # a user's mistake beside it has the last word
-
-    @pytest.mark.parametrize("tool", ["fvcore", "torch"])
-    def test_other_tools_do_not_see_it_which_is_said(self, tool: str) -> None:
-        registry.load_plugin(FILTER)
-        _, explanation = said(archspec.make_plan(loading.load_text(FILTERED)), tool)
-        unseen = {
-            reason.why.split(", in ")[0][-13:]: reason.amount for reason in explanation.reasons if reason.amount < 0
-        }
-        assert unseen == {"aten._fft_r2c": -(2 * 32 * 64 + 64 * 8), "aten._fft_c2r": -(2 * 32 * 64 + 64 * 8)}
-        assert explanation.unexplained == 0
-
-    def test_its_network_learns(self) -> None:
-        registry.load_plugin(FILTER)
-        network = archspec.build(loading.load_text(FILTERED)).train()
-        network(torch.randn(2, 3, 32, 32)).square().sum().backward()
-        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
-
-
-def test_register_formula_is_public() -> None:
-    assert archspec.register_formula is counting.register_formula
