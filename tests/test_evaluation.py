@@ -325,3 +325,15 @@ class TestRunFolder:
             find_subject(folder, which="ema")
         with pytest.raises(UsageError, match="has its own spec and recipe"):
             find_subject(folder, spec="vit_micro")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("form", ["{}", "wds/{}"])
+    def test_data_beside_the_run_are_found_from_anywhere(self, trained, tmp_path, form):
+        folder = tmp_path / "runs" / "copy"
+        folder.mkdir(parents=True)
+        for name in ("spec.yaml", "recipe.yaml", "last.safetensors"):
+            (folder / name).write_bytes((trained / name).read_bytes())
+        said = json.loads((trained / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(said | {"data_from": form.format("../../images")}))
+        found = Path(find_subject(folder).data.removeprefix("wds/"))
+        assert found.resolve() == tmp_path / "images"

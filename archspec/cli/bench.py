@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archspec.cli.options import (
+    DeviceOption,
     JsonOption,
     OutsideOption,
     PluginOption,
@@ -37,7 +38,7 @@ def bench(
     batch: Annotated[int | None, typer.Option(min=1, help="images at a time; 1 when left out")] = None,
     sets: SetOption = [],  # noqa: B006  # typer reads the default and never changes it
     size: SizeOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: DeviceOption = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="of the CPU; torch's own number if left out")
     ] = None,

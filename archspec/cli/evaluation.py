@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from archspec.cli.options import (
+    DeviceOption,
     JsonOption,
     OutsideOption,
     PluginOption,
@@ -46,7 +47,7 @@ def eval_(
         bool, typer.Option("--robustness", help="with occlusion, FGSM, Gaussian noise and blur; some 20 times the work")
     ] = False,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="images at a time")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(min=0, metavar="N", help="processes that read images")] = 4,
     data_root: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="where data sets with a name stand; data unless said")

@@ -38,6 +38,33 @@ NoCacheOption = Annotated[
     bool,
     typer.Option("--no-cache", callback=_without_cache, expose_value=False, help="count anew, and keep no records"),
 ]
+RecipeSetOption = Annotated[
+    list[str],
+    typer.Option("--recipe-set", metavar="PATH=VALUE", help="patch the recipe, such as batch=64; repeatable"),
+]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", help="short for --recipe-set epochs=N")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=0, help="processes that read and augment images, for each training")
+]
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", metavar="FOLDER", help="where data sets with a name stand; data when left out"),
+]
+# Of studies: what trains their cells.
+StoreOption = Annotated[Path, typer.Option("--store", metavar="FOLDER", help="for trained cells, which studies share")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, max=1024, help="cells at a time, each in a process of its own; 1 if left out"),
+]
+RayOption = Annotated[str, typer.Option("--ray", metavar="ADDRESS", help="on a Ray cluster: auto, local or HOST:PORT")]
+CellCpusOption = Annotated[float, typer.Option("--cpus-per-cell", min=0.01, help="with --ray")]
+CellGpusOption = Annotated[
+    float, typer.Option("--gpus-per-cell", min=0.0, help="with --ray; 0.25 lets four cells share a GPU")
+]
+RetriesOption = Annotated[
+    int, typer.Option("--retries", min=0, max=100, help="how often a cell that failed is begun again")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout instead of the table")]
 
 

@@ -9,7 +9,23 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from archspec.cli.options import JsonOption, OutsideOption, PluginOption, load_plugins
+from archspec.cli.options import (
+    CellCpusOption,
+    CellGpusOption,
+    DataRootOption,
+    DeviceOption,
+    EpochsOption,
+    JobsOption,
+    JsonOption,
+    OutsideOption,
+    PluginOption,
+    RayOption,
+    RecipeSetOption,
+    RetriesOption,
+    StoreOption,
+    WorkersOption,
+    load_plugins,
+)
 from archspec.cli.studies import STORE, Machine, parse_seeds
 
 StorageOption = Annotated[
@@ -84,32 +100,25 @@ def retrain(
     recipe: Annotated[
         str, typer.Option(metavar="RECIPE", help="a file, or a shipped one; the search's at full length if left out")
     ] = "",
-    recipe_sets: Annotated[
-        list[str],
-        typer.Option("--recipe-set", metavar="PATH=VALUE", help="patch the recipe, such as batch=64; repeatable"),
-    ] = [],  # noqa: B006
-    epochs: Annotated[int | None, typer.Option(help="short for --recipe-set epochs=N")] = None,
+    recipe_sets: RecipeSetOption = [],  # noqa: B006
+    epochs: EpochsOption = None,
     data: Annotated[str, typer.Option(help="in place of the search's; as `archspec train` takes it")] = "",
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="0, 1 and 2 if left out; 0..4 is five")] = "",
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="for tables and pictures; FOLDER/retrained when left out")
     ] = None,
-    store: Annotated[Path, typer.Option(metavar="FOLDER", help="for trained cells, which studies share")] = STORE,
+    store: StoreOption = STORE,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="every cell with its cost, memory and time; nothing is trained")
     ] = False,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="cells at a time, each in a process of its own; 1 if left out")
-    ] = None,
-    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or HOST:PORT")] = "",
-    cpus_per_cell: Annotated[float, typer.Option(min=0.01, help="with --ray")] = 1.0,
-    gpus_per_cell: Annotated[float, typer.Option(min=0.0, help="with --ray; 0.25 lets four cells share a GPU")] = 0.0,
-    retries: Annotated[int, typer.Option(min=0, max=100, help="how often a cell that failed is begun again")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="processes of a cell that read and augment images")] = 4,
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="where data sets with a name stand; data when left out")
-    ] = None,
+    jobs: JobsOption = None,
+    ray: RayOption = "",
+    cpus_per_cell: CellCpusOption = 1.0,
+    gpus_per_cell: CellGpusOption = 0.0,
+    retries: RetriesOption = 1,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = 4,
+    data_root: DataRootOption = None,
     storage: StorageOption = "",
     as_json: JsonOption = False,
     plugin: PluginOption = [],  # noqa: B006

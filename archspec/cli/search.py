@@ -10,7 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from archspec.cli.options import JsonOption, OutsideOption, PluginOption, load_plugins
+from archspec.cli.options import (
+    DataRootOption,
+    DeviceOption,
+    JsonOption,
+    OutsideOption,
+    PluginOption,
+    RayOption,
+    WorkersOption,
+    load_plugins,
+)
 from archspec.cli.results import WROTE, show
 from archspec.errors import UsageError, nearest
 
@@ -49,14 +58,12 @@ def search(
     ] = False,
     sampler: Annotated[str, typer.Option(help="in place of the study's: " + ", ".join(SAMPLERS))] = "",
     seed: Annotated[int | None, typer.Option(min=0, help="of the proposals, in place of the study's")] = None,
-    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="on a Ray cluster: auto, local or HOST:PORT")] = "",
+    ray: RayOption = "",
     cpus_per_trial: Annotated[float, typer.Option(min=0.01, help="with --ray")] = 1.0,
     gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="with --ray; 0.25 lets four trials share one")] = 0.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="processes of an evaluation that read images")] = 4,
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="where data sets with a name stand; data when left out")
-    ] = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = 4,
+    data_root: DataRootOption = None,
     as_json: JsonOption = False,
     plugin: PluginOption = [],  # noqa: B006  # typer reads the default and never changes it
     allow_outside: OutsideOption = False,

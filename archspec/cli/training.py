@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archspec.cli.options import (
+    DataRootOption,
+    DeviceOption,
+    EpochsOption,
     JsonOption,
     OutsideOption,
     PluginOption,
@@ -42,7 +45,7 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="go on with the run in this folder, from it alone")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="short for --recipe-set epochs=N")] = None,
+    epochs: EpochsOption = None,
     batch: Annotated[int | None, typer.Option(help="short for --recipe-set batch=N: images a step")] = None,
     seed: Annotated[int | None, typer.Option(help="of the weights, the order and the augmentation; 0 unless said")] = (
         None
@@ -55,11 +58,9 @@ def train(
         ),
     ] = [],  # noqa: B006
     size: SizeOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="processes that read and augment images")] = 4,
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="where data sets with a name stand; data when left out")
-    ] = None,
+    data_root: DataRootOption = None,
     download: Annotated[bool, typer.Option("--download", help="fetch the data set where it is not there")] = False,
     max_broken: Annotated[int, typer.Option(help="images that may be unreadable before the run gives up")] = 100,
     save_every: Annotated[

@@ -83,8 +83,8 @@ def _of_run(folder: Path, which: Which | None, sets: Sequence[str], size: int | 
         recipe=load_recipe(folder / folders.RECIPE),
         weights=folder / FILES[file],
         told=f"{folder / FILES[file]}: {CHOICES[file]}",
-        data=_found(folder, str(known["data_from"])),
-        root=Path(_found(folder, str(root))) if root else None,
+        data=folders.found(folder, str(known["data_from"])),
+        root=Path(folders.found(folder, str(root))) if root else None,
     )
 
 
@@ -96,8 +96,3 @@ def _weights(folder: Path, which: Which | None) -> Which:
     there = [choice for choice, file in FILES.items() if (folder / file).is_file()]
     hint = f"there are: {', '.join(there)}" if there else "its first epoch is not done"
     raise UsageError(f"{folder}: has no weights {FILES[order[-1]]} ({hint})")
-
-
-def _found(folder: Path, source: str) -> str | Path:
-    """A path from the folder begins with a dot; anything else is a name."""
-    return folder / source if source.startswith(".") else source
