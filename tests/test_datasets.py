@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from archspec.errors import UsageError
+from archspec.training import resume, run
 from archspec.training.data import open_data
 
 from .image_data import COLOURS, PLAIN, listed, picture, recipe
+from .tiny_runs import quiet, tiny_plan, tiny_recipe
 
 
 class TestTorchvision:
@@ -49,6 +51,16 @@ class TestTorchvision:
         )
         assert np.allclose(back.flatten(), raw, atol=1e-5)
         assert len(listed(data)) == 3
+
+    def test_a_run_finds_them_again_from_another_folder(self, cifar, tmp_path, monkeypatch):
+        (tmp_path / "work" / "data").mkdir(parents=True)
+        (cifar / "cifar-10-batches-py").rename(tmp_path / "work" / "data" / "cifar-10-batches-py")
+        monkeypatch.chdir(tmp_path / "work")  # where `data` is
+        plan, once = tiny_plan("input.channels=3"), tiny_recipe(("epochs=2", "batch=5"))
+        folder, options = tmp_path / "run", {"device": "cpu", "console": quiet()}
+        run(plan, once, "torch/cifar10", folder, on_epoch=lambda metrics: True, **options)
+        monkeypatch.chdir(tmp_path)
+        assert len(resume(folder, **options).history) == 2
 
     def test_what_is_not_there_is_not_fetched_unasked(self, tmp_path, monkeypatch):
         asked: list[object] = []

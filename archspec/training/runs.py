@@ -19,7 +19,7 @@ from archspec.errors import UsageError
 from archspec.network import Network
 from archspec.plan import Plan
 from archspec.training import folder as folders
-from archspec.training.data import Data, open_data
+from archspec.training.data import Data, default_root, open_data
 from archspec.training.display import Display
 from archspec.training.distributed import Group, joined
 from archspec.training.environment import describe
@@ -168,6 +168,7 @@ class _Task:
     def identity(self, data: Data | str | Path, root: str | Path | None) -> Identity:
         """What must be the same for this run to go on."""
         source = self.data.name if isinstance(data, Data) else str(data)
+        root = root or default_root(source)
         return Identity(
             plan=self.plan,
             recipe=self.recipe,

@@ -21,11 +21,12 @@ from archspec.training.data.in_memory import TensorData, digit_images, digits
 from archspec.training.data.stream import Shares
 from archspec.training.recipe import Augment, Recipe
 
-__all__ = ["MAX_BROKEN", "Batch", "Broken", "Data", "Normalisation", "open_data"]
+__all__ = ["MAX_BROKEN", "Batch", "Broken", "Data", "Normalisation", "default_root", "open_data"]
 
 MAX_BROKEN = 100  # images that may be unreadable before a run gives up
 FORMS = "digits, a folder with train/ and val/, torch/cifar10, hfds/OWNER/NAME, wds/FOLDER"
 STREAMS = ("tfds", "hfids")
+TORCH_ROOT = Path("data")
 
 
 def open_data(
@@ -91,13 +92,22 @@ def _interpolation(augment: Augment | None) -> str:
     return "bicubic" if augment and augment.interpolation == "bicubic" else "bilinear"
 
 
+def default_root(name: str) -> Path | None:
+    """Where a data set with a name stands unless said, from the working folder; None where its library knows."""
+    return TORCH_ROOT if _prefix(name) == "torch" else None
+
+
+def _prefix(name: str) -> str:
+    return name.partition("/")[0].lower()
+
+
 def _open(name: str, root: Path | None, train: bool, download: bool) -> Parts:
     from archspec.training.data.library import open_hub, open_torch
     from archspec.training.data.shards import open_shards
 
-    prefix = name.partition("/")[0].lower()
+    prefix = _prefix(name)
     if prefix == "torch":
-        return open_torch(name, root or Path("data"), train=train, download=download)
+        return open_torch(name, root or TORCH_ROOT, train=train, download=download)
     if prefix == "hfds":
         return open_hub(name, root, train=train, download=download)
     if prefix == "wds":
