@@ -65,6 +65,17 @@ def test_a_plan_loads_torch_but_not_timm():
     assert done.stdout.strip() == "[]"
 
 
+def test_what_only_prices_candidates_loads_nothing_that_trains():
+    script = (
+        "import sys, archspec; from archspec.loading import SEARCHES;"
+        "from archspec.search.session import run, driver; from archspec.search.study import describe, search;"
+        "describe.describe(search.load_search(SEARCHES.find('micro_digits')));"
+        "print([m for m in ('timm', 'torchvision', 'sklearn', 'ray', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_what_the_package_offers_is_there():
     for name in archspec.__all__:
         assert getattr(archspec, name)

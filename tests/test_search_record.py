@@ -19,7 +19,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from archspec.errors import UsageError
+from archspec.errors import SpecError, UsageError
 
 from .search_runs import check_whole, of_kind, opened, performing, plans, read, reading, run, search_folder, text
 
@@ -98,10 +98,24 @@ def test_a_changed_recipe_is_refused_and_a_renamed_one_is_not(tmp_path: Path):
     made = {
         name: read(tmp_path, **{**TRAINED, "evaluation": f"{{train: {name}.yaml, data: digits}}"}) for name in "abc"
     }
-    folder.claim(made["a"])
+    with opened(made["a"], folder.path) as session:
+        assert session.next()
     folder.claim(made["b"])
     with pytest.raises(UsageError, match="batch is 32 there, 33 here"):
         folder.claim(made["c"])
+
+
+def test_a_study_that_was_mended_before_anything_began_takes_its_folder(tmp_path: Path):
+    wrong = {**TRAINED, "evaluation": "{train: digits, data: nowhere}"}
+    with pytest.raises(UsageError, match="'nowhere' is neither a folder nor a data set"):
+        run(read(tmp_path, **wrong), tmp_path / "out")
+    check_whole(run(read(tmp_path, trials="2"), tmp_path / "out"), 2)
+
+
+def test_a_base_that_is_no_network_is_told_before_anything_begins(tmp_path: Path):
+    study = read(tmp_path, set="{'stages[0].mixer.heads': 7}", trials="2")
+    with pytest.raises(SpecError, match="7 does not divide the width"):
+        run(study, tmp_path / "out")
 
 
 def test_a_folder_with_other_files_and_one_in_use_are_refused(tmp_path: Path):

@@ -26,8 +26,8 @@ from archspec.resolved import fingerprint
 from archspec.training import load_recipe, open_data, run
 from archspec.training.distributed import Group
 from archspec.training.feed import Feed
+from archspec.training.fit import prepared
 from archspec.training.precision import Precision
-from archspec.training.runs import prepared
 from archspec.training.trainer import Trainer
 
 from .tiny_runs import EVERYTHING, few, outcome, quiet, same, tiny_plan, tiny_recipe, tiny_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import itertools
@@ -12,6 +11,7 @@ import random
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -135,10 +135,13 @@ def killed_after(train: Callable[[], None], steps: int, seconds: float, kill: in
             step(*args)
             os.write(writer, b".")
 
-        with contextlib.suppress(BaseException):
-            Trainer.step = told
+        Trainer.step = told
+        try:
             train()
-        os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
     os.close(writer)
     for _ in range(steps):
         os.read(reader, 1)

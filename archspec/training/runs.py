@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from archspec.training.display import Display
 from archspec.training.distributed import Group, joined
 from archspec.training.environment import describe
 from archspec.training.failures import memory_explained
+from archspec.training.fit import check_fit, prepared
 from archspec.training.folder import Identity
 from archspec.training.keeper import BEST, LAST, Keeper
 from archspec.training.metrics import EpochMetrics, EpochTiming
@@ -120,24 +121,6 @@ def resume(
         chosen["root"] = folder / str(known["data_root"])
     source = data if data is not None else folders.found(folder, str(known["data_from"]))
     return run(plan, recipe, source, folder, seed=int(known["seed"]), data_options=chosen, **options)
-
-
-def prepared(plan: Plan, recipe: Recipe) -> Plan:
-    """The plan as the recipe trains it: with its stochastic depth and input size. Raises SpecError."""
-    spec = plan.spec
-    chosen = replace(spec, drop_path=recipe.drop_path_of(spec.name, spec.drop_path), size=recipe.size or spec.size)
-    return plan if chosen == spec else api.make_plan(chosen)
-
-
-def check_fit(plan: Plan, recipe: Recipe, data: Data, *, world: int = 1) -> None:
-    """Raises UsageError for what cannot be trained by `world` processes."""
-    if plan.spec.head is None:
-        raise UsageError("the network has no head to train (try --set head=linear)")
-    data.check_classes(plan.spec.classes)
-    if recipe.augment.mixes and data.batch // world % 2:
-        near = 2 * world * max(1, data.batch // world // 2)
-        share = f"a process's share of {data.batch} is {data.batch // world}"
-        raise UsageError(f"batch: mixup and cutmix take images in pairs, and {share} (try {near})")
 
 
 def _open(data: str | Path, plan: Plan, recipe: Recipe, seed: int, group: Group, options: Mapping[str, Any]) -> Data:

@@ -9,15 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archspec import resolved
 from archspec.errors import UsageError
 from archspec.plan import Plan
-from archspec.training.data import Data, open_data
+from archspec.training.fit import check_fit, prepared
 from archspec.training.recipe import Recipe
-from archspec.training.runs import check_fit, prepared
 from archspec.unit_records import parts
+
+if TYPE_CHECKING:
+    from archspec.training.data import Data
 
 OURS = ("archspec", "torch", "timm")  # packages whose blocks are known by the spec and their version
 
@@ -81,6 +83,8 @@ class Source:
 
     def open(self, plan: Plan, recipe: Recipe) -> Data:
         """The data as the networks of a plan see them. Raises UsageError for data that cannot be had."""
+        from archspec.training.data import open_data
+
         key = (plan.source.width, plan.source.grid, recipe.fingerprint())
         if key not in self._opened:
             options = {**self.options, "workers": 0}

@@ -145,7 +145,7 @@ class SearchResults:
     @cached_property
     def base(self) -> Plan:
         """The hand-designed network that the search began with."""
-        return self._pricer.variants.plan([])
+        return self._pricer.base
 
     def value(self, found: Found, name: str) -> float | None:
         """A cost or an objective of a candidate; costs are whole numbers, which the record's objectives are not."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from archspec.plan import Plan
+from archspec.training.fit import prepared
 
 from ..jobs.cells import Source
 from ..jobs.job import Circumstances, Job
@@ -38,6 +39,12 @@ class Evaluator:
     def _data(self) -> Source:
         assert isinstance(self.search.evaluation, Training)
         return Source(self.search.evaluation.data, self.circumstances.data_options)
+
+    def prepare(self, base: Plan) -> None:
+        """Open the data as the base sees them, before anything begins. Raises UsageError where they cannot be had."""
+        how = self.search.evaluation
+        if isinstance(how, Training):
+            self._data.open(prepared(base, how.recipe), how.recipe)
 
     def job(self, plan: Plan) -> Job | None:
         """The job that evaluates a plan; None where its cost is all there is to know.

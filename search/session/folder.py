@@ -27,11 +27,12 @@ from archspec import resolved
 from archspec.errors import UsageError
 from archspec.files import drop_leftovers, write_whole
 from archspec.plan import Plan
-from archspec.training.folder import CHECKPOINTS, add_environment
+from archspec.training.folder import CHECKPOINTS, ENVIRONMENT, add_environment
 
 from ..jobs.store import RUN
 from ..study.search import Search, load_search
 from ..study.text import BASE, RECIPE, TABLE, identity, study_files, study_plain
+from .record import read_journal
 
 STUDY, JOURNAL, STORAGE, TRIALS, CELLS = "study.yaml", "journal.log", "storage.txt", "trials", "cells"
 SHOWN = 8  # differences
@@ -54,11 +55,13 @@ class SearchFolder:
         return self.path / CELLS
 
     def claim(self, search: Search) -> None:
-        """Make the folder this search's, or find that it is. Raises UsageError with the differences, or other files."""
+        """Make the folder this search's, or find that it is. Raises UsageError with the differences, or other files.
+
+        A search of which nothing has begun, for its file had a mistake, gives way to another.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if (self.path / STUDY).exists():
-                self._compare(search)
+            if (self.path / STUDY).exists() and self._compare(search):
                 return
             others = sorted(entry.name for entry in self.path.iterdir() if entry.name[0] != "." and entry.name != CELLS)
             written = study_files(search)
@@ -72,18 +75,34 @@ class SearchFolder:
         except OSError as error:
             raise UsageError(f"{self.path}: cannot hold a search: {error.strerror} (try another --out)") from error
 
-    def _compare(self, search: Search) -> None:
-        theirs, ours = identity(self.load()), identity(search)
+    def _compare(self, search: Search) -> bool:
+        """Whether the folder is this search's; false where it is another's that has not begun."""
+        known = self.load()
+        theirs, ours = identity(known), identity(search)
         there, here = resolved.flat(theirs), resolved.flat(ours)
         differ = [
             f"{key} is {there.get(key, 'not there')} there, {here.get(key, 'not there')} here"
             for key in {**there, **here}
             if there.get(key) != here.get(key)
         ]
+        if differ and not self._has_begun():
+            for name in (STUDY, *study_files(known), TABLE, JOURNAL, ENVIRONMENT):  # the study first: it may be killed
+                (self.path / name).unlink(missing_ok=True)
+            return False
         if differ:
             more = [f"and {len(differ) - SHOWN} more"] if len(differ) > SHOWN else []
             hint = f"another --out, with --start-from {self.path} to begin with what was found there"
             raise UsageError(f"{self.path}: holds another search: {'; '.join(differ[:SHOWN] + more)} ({hint})")
+        return True
+
+    def _has_begun(self) -> bool:
+        """Whether anything was proposed; what is in another storage is taken for it."""
+        if (self.path / STORAGE).exists():
+            return True
+        if not self.journal.exists():
+            return False
+        storage = read_journal(self.journal)
+        return any(storage.get_n_trials(study._study_id) for study in storage.get_all_studies())
 
     def load(self) -> Search:
         """The search in the folder. Raises UsageError where there is none."""

@@ -67,6 +67,7 @@ class Session:
         self.pricer = Pricer(search)
         check_start(search)
         check_reach(self.pricer)
+        evaluator.prepare(self.pricer.base)
         self.ledger = Ledger(search, record, self.pricer)
         self.stopping = Stopping(search.stopping, search.primary.sign)
         evaluator.asks = self.stopping.asks

@@ -61,6 +61,11 @@ class Pricer:
         self.variants = Variants(search.base)
         self._names = (VALID, *(budget.measure for budget in search.budgets))
 
+    @property
+    def base(self) -> Plan:
+        """The network that candidates change. Raises SpecError where it is none by itself."""
+        return self.variants.plan([])
+
     def price(self, patches: Patches) -> Price:
         """The price of the network that the patches make. Raises CountError for an operation that is not counted,
         UsageError where latency has to be measured and cannot be."""
