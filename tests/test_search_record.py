@@ -21,7 +21,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from archspec.errors import SpecError, UsageError
 
-from .search_runs import check_whole, of_kind, opened, performing, plans, read, reading, run, search_folder, text
+from .search_runs import check_whole, of_kind, opened, performing, plans, read, reading, run, search_folder, store, text
 
 workers = import_module("archspec.search.jobs.pool")
 TRAINED = {"objectives": "accuracy", "evaluation": "{train: digits, data: digits, epochs: 1}"}
@@ -262,6 +262,7 @@ def killed(run_it: Callable[[], object], seconds: float) -> bool:
 def test_the_driver_may_be_killed_at_any_moment(tmp_path: Path, kind: str, count: int):
     changes = {**(SCORED if kind == "score" else {}), "sampler": "tpe", "trials": str(count)}
     search = read(tmp_path, **changes)
+    run(search, tmp_path / "warm")  # what is loaded and counted once is nothing to those that are killed
     began = time.monotonic()
     whole = plans(run(search, tmp_path / "at_once"))
     moments, seconds = random.Random(kind), time.monotonic() - began
@@ -280,21 +281,29 @@ def test_workers_may_be_killed_at_any_moment(tmp_path: Path):
     search = read(tmp_path, **TRAINED, trials="14", retries="10", space="{'stages[0].width': {int: [4, 64], step: 4}}")
     search_driver = import_module("archspec.search.session.driver")
     moments, kills = random.Random(0), []
+    cells = store.Store(tmp_path / "out" / "cells")
 
     class Shot(workers.Pool):
-        """A pool at whose workers someone shoots, once for every job that it is given, while there are bullets."""
+        """A pool at whose workers someone shoots while they train, once a training, while there are bullets."""
 
-        def submit(self, job: Any) -> None:
-            super().submit(job)
-            self.due = time.monotonic() + moments.uniform(0.0, 1.0)
+        due: dict[str, float] = {}  # when, by job  # noqa: RUF012
+        span = 0.1  # seconds that a training takes, as far as is known
 
         def next(self, timeout: float) -> Any:
-            if len(kills) < 10 and time.monotonic() > self.due:
-                busy = [worker for worker in self._places if worker and worker.job]
-                kills.append(busy[0]._process.pid)
+            now = time.monotonic()
+            busy = {worker.job.key: worker for worker in self._places if worker and worker.job}
+            for key in busy:
+                if key not in self.due and cells.is_locked(key):  # it has begun
+                    self.due[key] = now + moments.uniform(0.0, 0.8) * self.span
+            for key in [key for key in busy if len(kills) < 10 and self.due.get(key, now) < now]:
+                kills.append(busy[key]._process.pid)
                 os.kill(kills[-1], signal.SIGKILL)
-                self.due = time.monotonic() + moments.uniform(2.0, 4.0)
-            return super().next(timeout)
+                del self.due[key], busy[key]
+            event = super().next(min(timeout, 0.02))
+            if event and event.kind == "finished":
+                self.due.pop(event.job.key, None)
+                self.span = event.result.seconds or self.span
+            return event
 
     with opened(search, tmp_path / "out") as session, Shot(2, threads=1) as pool:
         search_driver.drive(session, pool)
