@@ -38,7 +38,7 @@ def on_this_machine(tmp_path_factory) -> Path:
     process = start(folder, "local")
     assert wait_for_begin(process, folder, SECONDS), (folder / "log.txt").read_text()
     assert kill(process, "worker", "local")
-    time.sleep(2)
+    time.sleep(1)
     before = results(folder)
     assert kill(process, "driver", "local")
     finish(process, SECONDS)
