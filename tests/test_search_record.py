@@ -112,6 +112,14 @@ def test_a_study_that_was_mended_before_anything_began_takes_its_folder(tmp_path
     check_whole(run(read(tmp_path, trials="2"), tmp_path / "out"), 2)
 
 
+def test_a_search_that_has_ended_needs_its_data_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    search = read(tmp_path, trials="2")
+    run(search, tmp_path / "out")
+    evaluator = import_module("archspec.search.session.evaluation").Evaluator
+    monkeypatch.setattr(evaluator, "prepare", lambda *_: pytest.fail("the data are opened"))
+    check_whole(run(search, tmp_path / "out"), 2)
+
+
 def test_a_base_that_is_no_network_is_told_before_anything_begins(tmp_path: Path):
     study = read(tmp_path, set="{'stages[0].mixer.heads': 7}", trials="2")
     with pytest.raises(SpecError, match="7 does not divide the width"):

@@ -67,7 +67,6 @@ class Session:
         self.pricer = Pricer(search)
         check_start(search)
         check_reach(self.pricer)
-        evaluator.prepare(self.pricer.base)
         self.ledger = Ledger(search, record, self.pricer)
         self.stopping = Stopping(search.stopping, search.primary.sign)
         evaluator.asks = self.stopping.asks
@@ -80,6 +79,8 @@ class Session:
         unfinished = self.ledger.restore()
         self.source = Source(search, self.pricer, (trial.params for trial in record.trials))
         self._take_up(record.trials, unfinished)
+        if not self.done:  # a search that has ended is told about without its data
+            evaluator.prepare(self.pricer.base)
 
     @property
     def begun(self) -> int:
